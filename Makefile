@@ -1,0 +1,32 @@
+# Every target does its own set-up; the second run finds it done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+COSTOPT_DATA ?= ../shared/data
+
+.PHONY: setup demo test lint bench clean
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[langchain,redis,minilm]" --group dev
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/costopt demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	COSTOPT_DATA=$(COSTOPT_DATA) $(BIN)/python -m cookbook.benchmarks
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis

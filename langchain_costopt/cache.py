@@ -1,0 +1,153 @@
+"""The semantic cache as LangChain's `BaseCache`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Self, TypedDict, Unpack
+
+from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
+from langchain_core.messages import AIMessage
+
+import costopt
+from costopt.caching import CacheHit, CacheRequest, CacheStats, Judge, Store
+from costopt.caching.flight import Caller
+from costopt.caching.request import Split
+from costopt.errors import ConfigError
+from langchain_costopt.messages import answer_of, generations_of, model_of, turns_of
+
+__all__ = ["SemanticCache"]
+
+
+class CacheOptions(TypedDict, total=False):
+    """The options of `costopt.SemanticCache`."""
+
+    embedder: costopt.Embedder
+    judge: Judge
+    min_similarity: float
+    guards: bool
+    exact_only: bool
+    tenant: str | Callable[[], str]
+    ttl: float | None
+    tags: Sequence[str] | Callable[[], Sequence[str]]
+    split: Split
+    shadow: bool
+    single_flight: bool
+    time_budget: float
+
+
+class SemanticCache(BaseCache):
+    """Answers a question from an earlier answer to the same question, however worded.
+
+    Only the last human text may match loosely. Model, parameters, tools, system prompt, earlier turns, images
+    and tenant must match exactly. Whatever fails counts as a miss: the model is asked, as without a cache.
+    A hit carries why it was served in ``response_metadata["costopt"]``, and no token usage.
+
+    Args:
+        store: A `costopt.LocalStore`, a `costopt.RedisStore` or a Redis URL; by default Redis if
+            `COSTOPT_REDIS_URL` or `REDIS_URL` is set, else a file in the user's cache folder.
+        core: A `costopt.SemanticCache` to use instead of making one, e.g. to share it.
+        options: Those of `costopt.SemanticCache`: tenant, ttl, tags, split, min_similarity, shadow, ...
+
+    Raises:
+        ConfigError: If an option is out of range.
+        MissingExtraError: If what the store or embedder needs is not installed.
+
+    Example:
+        >>> set_llm_cache(SemanticCache(LocalStore(tmp / "cache.db")))
+    """
+
+    def __init__(
+        self,
+        store: Store | str | None = None,
+        *,
+        core: costopt.SemanticCache | None = None,
+        **options: Unpack[CacheOptions],
+    ) -> None:
+        if core is not None and (store is not None or options):
+            raise ConfigError("give either core= or a store and options, not both")
+        self.core = core or costopt.SemanticCache(store, **options)
+
+    def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """The answer to a prompt, if there is one; called by LangChain."""
+        request = self._request(prompt, llm_string)
+        if request is None:
+            return None
+        return self._served(self.core.lookup(request, _caller(sys._getframe(1))))
+
+    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """`lookup`, without blocking the event loop."""
+        request = self._request(prompt, llm_string)
+        if request is None:
+            return None
+        return self._served(await self.core.alookup(request, _caller(sys._getframe(1), asyncio.current_task())))
+
+    def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        """Keep an answer; called by LangChain."""
+        request = self._request(prompt, llm_string)
+        if request is not None:
+            self.core.update(request, lambda: answer_of(return_val, request.model))
+
+    async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        """`update`, without blocking the event loop."""
+        request = self._request(prompt, llm_string)
+        if request is not None:
+            await self.core.aupdate(request, lambda: answer_of(return_val, request.model))
+
+    def clear(self, **kwargs: Any) -> None:
+        """Remove every entry of every tenant."""
+        self.core.clear()
+
+    async def aclear(self, **kwargs: Any) -> None:
+        """`clear`, without blocking the event loop."""
+        await asyncio.to_thread(self.core.clear)
+
+    def reject(self, wrong: AIMessage | CacheHit) -> None:
+        """Report a wrong answer: the message as it was served, or the hit. It is never served again.
+
+        Raises:
+            ConfigError: If the message did not come from this cache.
+            StoreError: If the store cannot be reached.
+        """
+        if isinstance(wrong, CacheHit):
+            self.core.reject(wrong)
+            return
+        served = wrong.response_metadata.get("costopt") or {}
+        if "request_key" not in served:
+            raise ConfigError("this message was not served from the cache: there is nothing to reject")
+        self.core.reject_match(served["tenant"], served["request_key"], served["key"])
+
+    def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
+        """Remove the entries that match everything given; returns how many there were."""
+        return self.core.invalidate(tag=tag, model=model, tenant=tenant)
+
+    def warm(self) -> Self:
+        """Load the embedder and open the store now, so that the first request need not."""
+        self.core.warm()
+        return self
+
+    def stats(self) -> CacheStats:
+        """What this object has done so far; `print(cache.stats())` says it in a line."""
+        return self.core.stats()
+
+    def close(self) -> None:
+        """Write what is pending and give connections back."""
+        self.core.close()
+
+    def _request(self, prompt: str, llm_string: str) -> CacheRequest | None:
+        return self.core.guarded(
+            "request",
+            lambda: self.core.request(turns_of(prompt), model=model_of(llm_string), params=llm_string),
+        )
+
+    def _served(self, hit: CacheHit | None) -> RETURN_VAL_TYPE | None:
+        # A list that is not empty: langchain-core takes nothing else for a hit.
+        return None if hit is None else self.core.guarded("entry", lambda: generations_of(hit))
+
+
+def _caller(frame: FrameType, task: asyncio.Task[Any] | None = None) -> Caller | None:
+    """Who asked, if it is LangChain itself: only then will an `update` follow."""
+    asked_by = str(frame.f_globals.get("__name__", ""))
+    return Caller(frame, task) if asked_by.startswith("langchain_core.language_models") else None

@@ -1,0 +1,271 @@
+"""LangChain's prompts and generations to costopt's plain messages and answers, and back.
+
+langchain-core hands a cache `dumps(messages)` and a string for the model. Both are read as JSON here, never
+with LangChain's own `loads`, which builds objects.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, Generation
+from pydantic import BaseModel
+
+from costopt.caching import Answer, CacheHit
+from costopt.pricing import Usage, cost
+
+__all__ = ["answer_of", "generations_of", "model_of", "turns_of"]
+
+_ROLES = {
+    "human": "user",
+    "HumanMessageChunk": "user",
+    "user": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "system": "system",
+    "SystemMessageChunk": "system",
+    "tool": "tool",
+    "ToolMessageChunk": "tool",
+}
+_MODEL_KEYS = ("model", "model_name", "model_id", "deployment_name", "azure_deployment", "repo_id")
+_MODEL = re.compile(rf"\('(?:{'|'.join(_MODEL_KEYS)})', '([^']+)'\)")
+# Said again elsewhere in the message, or different at every call.
+_DROPPED_KWARGS = frozenset(("function_call", "parsed", "refusal", "tool_calls"))
+_DROPPED_METADATA = frozenset(
+    (
+        "costopt",
+        "created",
+        "headers",
+        "id",
+        "request_id",
+        "system_fingerprint",
+        "token_usage",
+        "usage",
+        "usage_metadata",
+    )
+)
+_ID_KEYS = ("id", "call_id", "tool_call_id", "tool_use_id")
+_CALL = "costopt:call:"
+
+
+def turns_of(prompt: str) -> list[dict[str, Any]]:
+    """The messages of a prompt; a prompt that is no list of messages is one user message."""
+    if prompt.startswith('[{"lc"'):
+        try:
+            return [_turn(row["kwargs"]) for row in json.loads(prompt)]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+    return [{"role": "user", "content": prompt}]
+
+
+def _turn(fields: Mapping[str, Any]) -> dict[str, Any]:
+    kind = fields["type"]
+    kwargs = fields.get("additional_kwargs") or {}
+    calls = fields.get("tool_calls") or ()
+    # The raw calls of the provider say what `tool_calls` says, with ids.
+    extra = {name: value for name, value in kwargs.items() if name not in _DROPPED_KWARGS or not calls}
+    extra = {name: value for name, value in extra.items() if value is not None and name != "parsed"}
+    invalid = fields.get("invalid_tool_calls")
+    if invalid:
+        extra["invalid_tool_calls"] = [{"name": call.get("name"), "args": call.get("args")} for call in invalid]
+    if fields.get("status") == "error":
+        extra["status"] = "error"
+    return {
+        "role": _ROLES.get(str(fields.get("role", kind)), str(fields.get("role", kind))),
+        "content": fields.get("content"),
+        "name": fields.get("name"),
+        "tool_calls": calls,
+        "tool_call_id": fields.get("tool_call_id"),
+        "extra": extra,
+    }
+
+
+def model_of(llm_string: str) -> str:
+    """The model's name, for prices and `invalidate`; "unknown" if the string does not tell."""
+    serialized, _, params = llm_string.rpartition("---")
+    named = _MODEL.search(params or llm_string)
+    if named:
+        return named.group(1)
+    try:
+        kwargs = json.loads(serialized)["kwargs"]
+        return next(str(kwargs[key]) for key in _MODEL_KEYS if kwargs.get(key))
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return "unknown"
+
+
+def answer_of(generations: Sequence[Generation], model: str) -> Answer:
+    """What the model said, as JSON-like data without ids, and what it cost.
+
+    Raises:
+        TypeError: If a generation holds something that is not data.
+    """
+    usage = _usage(generations)
+    priced = next(filter(None, map(_answering_model, generations)), model)
+    return Answer(
+        generations=tuple(_chat(g) if isinstance(g, ChatGeneration) else _text(g) for g in generations),
+        usage=usage,
+        cost=cost(priced, usage) if usage.total_tokens else None,
+    )
+
+
+def generations_of(hit: CacheHit) -> list[Generation]:
+    """Fresh generations of a hit: no ids but new ones for tool calls, no usage, and why it was served."""
+    return [
+        _chat_generation(data, hit) if data["kind"] == "chat" else _text_generation(data)
+        for data in hit.answer.generations
+    ]
+
+
+def _text(generation: Generation) -> dict[str, Any]:
+    info = generation.generation_info
+    return {
+        "kind": "text",
+        "content": generation.text,
+        "finish": (info or {}).get("finish_reason"),
+        "extra": {"info": _data(info)},
+    }
+
+
+def _text_generation(data: Mapping[str, Any]) -> Generation:
+    return Generation(text=data["content"], generation_info=data["extra"]["info"])
+
+
+def _chat(generation: ChatGeneration) -> dict[str, Any]:
+    message = generation.message
+    if not isinstance(message, AIMessage):
+        raise TypeError(f"an answer is an AIMessage, not a {type(message).__name__}")
+    info, metadata = generation.generation_info or {}, message.response_metadata
+    calls = {str(call["id"]): f"{_CALL}{i}" for i, call in enumerate(message.tool_calls) if call["id"]}
+    kwargs = message.additional_kwargs
+    return {
+        "kind": "chat",
+        "content": _stored_content(message.content, calls),
+        "tool_calls": [{"name": call["name"], "args": _data(call["args"])} for call in message.tool_calls],
+        "finish": _finish({**info, **metadata}),
+        "refusal": bool(kwargs.get("refusal")),
+        "extra": {
+            "name": message.name,
+            "invalid": [
+                {"name": c["name"], "args": c["args"], "error": c["error"]} for c in message.invalid_tool_calls
+            ],
+            "kwargs": _data({k: v for k, v in kwargs.items() if v is not None and (k != "tool_calls" or not calls)}),
+            "metadata": _data({k: v for k, v in metadata.items() if k not in _DROPPED_METADATA}),
+            "info": _data({k: v for k, v in info.items() if k not in _DROPPED_METADATA}),
+        },
+    }
+
+
+def _chat_generation(data: Mapping[str, Any], hit: CacheHit) -> ChatGeneration:
+    extra = data["extra"]
+    # New ones each time: the same answer may come twice in one conversation.
+    ids = [f"call_{uuid.uuid4().hex[:24]}" for _ in data["tool_calls"]]
+    message = AIMessage(
+        content=_swap(data["content"], {f"{_CALL}{i}": new for i, new in enumerate(ids)}),
+        name=extra["name"],
+        tool_calls=[
+            {"name": call["name"], "args": call["args"], "id": new, "type": "tool_call"}
+            for call, new in zip(data["tool_calls"], ids, strict=True)
+        ],
+        invalid_tool_calls=[
+            {
+                "name": c["name"],
+                "args": c["args"],
+                "error": c["error"],
+                "id": None,
+                "type": "invalid_tool_call",
+            }
+            for c in extra["invalid"]
+        ],
+        additional_kwargs=extra["kwargs"],
+        response_metadata={**extra["metadata"], "costopt": _explanation(hit)},
+        usage_metadata=UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0),
+    )
+    return ChatGeneration(message=message, generation_info=extra["info"] or None)
+
+
+def _explanation(hit: CacheHit) -> dict[str, Any]:
+    usage, avoided = hit.answer.usage, hit.answer.cost
+    return {
+        "cache": hit.tier,
+        "reason": hit.reason,
+        "similarity": round(hit.similarity, 4),
+        "matched": hit.cached,
+        "age": round(hit.age, 3),
+        "avoided_input_tokens": usage.input_tokens,
+        "avoided_output_tokens": usage.output_tokens,
+        "avoided_usd": None if avoided is None else str(avoided),
+        # What `reject` needs.
+        "key": hit.key,
+        "request_key": hit.request_key,
+        "tenant": hit.tenant,
+    }
+
+
+def _stored_content(content: Any, calls: Mapping[str, str]) -> Any:
+    if not isinstance(content, list):
+        return content
+    # A reasoning item with an id belongs to one response: sent back from another, providers refuse it.
+    kept = [b for b in content if not (isinstance(b, dict) and b.get("type") == "reasoning" and "id" in b)]
+    return _swap([_without_own_id(_data(block), calls) for block in kept], calls)
+
+
+def _without_own_id(block: Any, calls: Mapping[str, str]) -> Any:
+    # The block's own id goes; the id of a file or an image is content and stays.
+    if not isinstance(block, dict) or block.get("type") not in ("function_call", "output_text", "text"):
+        return block
+    return {k: v for k, v in block.items() if k != "id" or v in calls}
+
+
+def _swap(value: Any, ids: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_swap(item, ids) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: ids.get(item, item) if key in _ID_KEYS and isinstance(item, str) else _swap(item, ids)
+            for key, item in value.items()
+        }
+    return value
+
+
+def _finish(metadata: Mapping[str, Any]) -> str | None:
+    """Why the model stopped, wherever this provider says so."""
+    for key in ("finish_reason", "stop_reason", "stopReason", "done_reason", "status"):
+        if metadata.get(key):
+            return str(metadata[key])
+    return None
+
+
+def _answering_model(generation: Generation) -> str | None:
+    if not isinstance(generation, ChatGeneration):
+        return None
+    metadata = generation.message.response_metadata
+    named = metadata.get("model_name") or metadata.get("model")
+    return str(named) if named else None
+
+
+def _usage(generations: Sequence[Generation]) -> Usage:
+    """The usage of the call; with n > 1 every generation carries the whole of it."""
+    for generation in generations:
+        message = generation.message if isinstance(generation, ChatGeneration) else None
+        usage = message.usage_metadata if isinstance(message, AIMessage) else None
+        if usage:
+            cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
+            return Usage(int(usage["input_tokens"]), int(usage["output_tokens"]), int(cached))
+    return Usage()
+
+
+def _data(value: Any) -> Any:
+    """JSON-like data; a pydantic object (the `parsed` of a structured answer) becomes the dict it stands for."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): _data(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_data(item) for item in value]
+    return value

@@ -1,0 +1,125 @@
+"""A stored question and answer: versioned JSON of our own, checked on the way out.
+
+Not a framework's serialisation and not pickle: whoever can write to the store must not be able to build
+objects in the application (CVE-2025-68664, CVE-2025-69872).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from costopt.caching.answer import Answer
+from costopt.errors import EntryError
+from costopt.pricing import Usage
+
+__all__ = ["MAX_ENTRY_BYTES", "Entry", "decode", "encode"]
+
+_VERSION = 1
+MAX_ENTRY_BYTES = 2 * 1024 * 1024
+"""Larger entries are neither written nor read: parsing one would cost more than the time budget of a lookup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One question and its answer.
+
+    Attributes:
+        key: As in `CacheRequest`.
+        scope: As in `CacheRequest`.
+        tenant: As in `CacheRequest`.
+        model: As in `CacheRequest`.
+        text: As in `CacheRequest`.
+        answer: What the model said.
+        created: Unix time in seconds.
+        tags: The user's own labels, for `invalidate`.
+    """
+
+    key: str
+    scope: str
+    tenant: str
+    model: str
+    text: str | None
+    answer: Answer
+    created: float
+    tags: tuple[str, ...] = ()
+
+
+def encode(entry: Entry) -> bytes:
+    """The entry as ASCII JSON.
+
+    Raises:
+        EntryError: If the answer holds what JSON cannot carry, or the entry is larger than `MAX_ENTRY_BYTES`.
+    """
+    usage = entry.answer.usage
+    record = {
+        "v": _VERSION,
+        "key": entry.key,
+        "scope": entry.scope,
+        "tenant": entry.tenant,
+        "model": entry.model,
+        "text": entry.text,
+        "created": entry.created,
+        "tags": entry.tags,
+        "usage": [usage.input_tokens, usage.output_tokens, usage.cached_tokens],
+        "cost": None if entry.answer.cost is None else str(entry.answer.cost),
+        "generations": entry.answer.generations,
+    }
+    try:
+        data = json.dumps(record, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EntryError(f"the answer cannot be stored as JSON: {error}") from error
+    if len(data) > MAX_ENTRY_BYTES:
+        raise EntryError(f"the answer takes {len(data):,} bytes; the cache keeps up to {MAX_ENTRY_BYTES:,}")
+    return data
+
+
+def decode(data: bytes) -> Entry:
+    """The entry that `encode` wrote.
+
+    Raises:
+        EntryError: If `data` is anything else: cut off, foreign, of another version, too large.
+    """
+    if len(data) > MAX_ENTRY_BYTES:
+        raise EntryError(f"a stored entry takes {len(data):,} bytes, more than this cache writes")
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise EntryError(f"a stored entry is not JSON: {error}") from None
+    version = record.get("v") if isinstance(record, dict) else None
+    if version != _VERSION:
+        raise EntryError(f"a stored entry is of version {version!r}; this costopt reads {_VERSION}")
+    try:
+        return _entry(record)
+    except (AttributeError, KeyError, TypeError, ValueError, InvalidOperation) as error:
+        raise EntryError(f"a stored entry is damaged: {error!r}") from None
+
+
+def _entry(record: dict[str, Any]) -> Entry:
+    generations = tuple(record["generations"])
+    cost = record["cost"]
+    for name in ("key", "scope", "tenant", "model"):
+        _expect(isinstance(record[name], str), name)
+    _expect(record["text"] is None or isinstance(record["text"], str), "text")
+    _expect(generations != () and all(isinstance(g, dict) and "content" in g for g in generations), "generations")
+    return Entry(
+        key=record["key"],
+        scope=record["scope"],
+        tenant=record["tenant"],
+        model=record["model"],
+        text=record["text"],
+        answer=Answer(
+            generations,
+            Usage(*(max(0, int(count)) for count in record["usage"])),
+            None if cost is None else Decimal(cost),
+        ),
+        created=float(record["created"]),
+        tags=tuple(str(tag) for tag in record["tags"]),
+    )
+
+
+def _expect(holds: bool, name: str) -> None:
+    if not holds:
+        raise ValueError(name)

@@ -1,0 +1,352 @@
+"""What a lookup and an update do, step by step; `SemanticCache` is the door to it.
+
+Here is where a failing part is stepped over: nothing in this module lets an error of the store, the embedder
+or the judge through to whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from costopt.caching.answer import Answer, why_not_stored
+from costopt.caching.breaker import CircuitBreaker
+from costopt.caching.entry import Entry, decode, encode
+from costopt.caching.flight import Caller, Flights
+from costopt.caching.judge import Judge, SimilarityJudge
+from costopt.caching.lease import LEASE_S, LeaseKeeper
+from costopt.caching.request import CacheRequest
+from costopt.caching.results import CacheHit, Tally, Tier
+from costopt.caching.steps import Flow, Step
+from costopt.caching.store import Found, Record, Store, Vector
+from costopt.embedding import SharedEmbedder
+from costopt.errors import EntryError
+
+__all__ = ["CacheFlows"]
+
+_log = logging.getLogger("costopt.caching")
+
+_NEIGHBOURS = 5
+# Loading the embedder for the first time is no fault: the first caller waits for it, up to this long.
+_LOAD_S = 15.0
+# What the search keeps of the time budget when the embedder is waited for.
+_SEARCH_SHARE_S = 0.1
+# A failure after this long was waited for by somebody, and opens the breaker at once.
+_SLOW_S = 0.05
+_POLL_S = 0.05
+_LONGEST_FLIGHT_S = 60.0
+_FLUSH_S = 5.0
+_SHADOW_HITS = 1000
+
+T = TypeVar("T")
+
+
+class CacheFlows:
+    """The logic of one cache.
+
+    Args:
+        store: Where entries lie.
+        embedder: Turns texts into vectors; None for the exact tier only.
+        judge: Decides on neighbours.
+        ttl: Seconds until an answer expires; None for ever.
+        tags: The labels of an answer that is stored now.
+        shadow: Record hits, serve none.
+        single_flight: Share the model call of callers who ask the same at once.
+        time_budget: Seconds a lookup may take.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        embedder: SharedEmbedder | None,
+        judge: Judge,
+        *,
+        ttl: float | None,
+        tags: Callable[[], Sequence[str]],
+        shadow: bool,
+        single_flight: bool,
+        time_budget: float,
+    ) -> None:
+        self.tally = Tally()
+        self.shadow_hits: deque[CacheHit] = deque(maxlen=_SHADOW_HITS)
+        self._store = store
+        self._embedder = embedder
+        self._judge = judge
+        self._ttl = ttl
+        self._tags = tags
+        self._shadow = shadow
+        # Nobody waits for an answer that will not be served.
+        self._single_flight = single_flight and not shadow
+        self._time_budget = time_budget
+        self._store_breaker = CircuitBreaker()
+        self._embedder_breaker = CircuitBreaker()
+        self._flights = Flights(_LONGEST_FLIGHT_S)
+        self._leases = LeaseKeeper(store)
+        self._flush_lock = threading.Lock()
+        self._flushed_at = time.monotonic()
+
+    # -- lookup ----------------------------------------------------------------------------------------
+
+    def lookup(self, request: CacheRequest, caller: Caller | None) -> Flow[CacheHit | None]:
+        """Exact tier, whoever asks the same right now, semantic tier."""
+        deadline = time.monotonic() + self._time_budget
+        self.tally.count("lookups")
+        hit = yield from self._exact(request)
+        if hit is None and caller is not None and self._single_flight:
+            hit = yield from self._once(request, caller, deadline)
+        elif hit is None:
+            hit = yield from self._semantic(request, deadline)
+        yield from self._flush_now_and_then()
+        return self._served(hit)
+
+    def _exact(self, request: CacheRequest) -> Flow[CacheHit | None]:
+        step = Step(lambda: self._store.get(request), lambda: self._store.aget(request), self._time_budget)
+        data = yield from self._ask_store("lookup", step)
+        return self._same_text(data, request, "exact")
+
+    def _once(self, request: CacheRequest, caller: Caller, deadline: float) -> Flow[CacheHit | None]:
+        """The semantic tier for the first who asks; the others wait for what becomes of it."""
+        flight = self._flights.join(request.key, caller)
+        if flight is not None:
+            data = yield Step(lambda: self._flights.wait(flight), lambda: self._flights.await_(flight))
+            return self._same_text(data, request, "in_flight")
+        hit = yield from self._semantic(request, deadline)
+        if hit is None:
+            hit = yield from self._other_process(request, caller)
+        if hit is not None:
+            self._flights.land(request.key, encode(self._entry(request, hit.answer)))
+        return hit
+
+    def _semantic(self, request: CacheRequest, deadline: float) -> Flow[CacheHit | None]:
+        vector = yield from self._vector(request, deadline)
+        if vector is None:
+            return None
+        found = yield from self._ask_store(
+            "search",
+            Step(
+                lambda: self._store.search(request, vector, _NEIGHBOURS),
+                lambda: self._store.asearch(request, vector, _NEIGHBOURS),
+                deadline - time.monotonic(),
+            ),
+        )
+        candidates = self._candidates(found, request)
+        if not candidates:
+            return None
+        asked, texts = (
+            request.text or "",
+            [(entry.text or "", similarity) for entry, similarity in candidates],
+        )
+        try:
+            verdicts = yield Step(lambda: self._judge.judge(asked, texts), lambda: self._ajudge(asked, texts))
+            for (entry, similarity), verdict in zip(candidates, verdicts, strict=True):
+                if verdict.accepted:
+                    return _hit(entry, request, "semantic", similarity, verdict.reason)
+        except Exception as error:
+            self.stepped_over("judge", error)
+        return None
+
+    def _other_process(self, request: CacheRequest, caller: Caller) -> Flow[CacheHit | None]:
+        """Take the lease on this question, or wait for the process that holds it."""
+        owner = self._leases.owner
+        claim = Step(
+            lambda: self._store.claim(request, owner, LEASE_S),
+            lambda: self._store.aclaim(request, owner, LEASE_S),
+            self._time_budget,
+        )
+        give_up = time.monotonic() + _LONGEST_FLIGHT_S
+        while time.monotonic() < give_up:
+            mine = yield from self._ask_store("claim", claim)
+            if mine:
+                self._leases.hold(request, caller)
+            if mine or mine is None:
+                return None
+            yield Step(lambda: time.sleep(_POLL_S), lambda: asyncio.sleep(_POLL_S))
+            hit = yield from self._exact(request)
+            if hit is not None:
+                return hit
+        return None
+
+    # -- update ----------------------------------------------------------------------------------------
+
+    def update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> Flow[None]:
+        """Hand the answer to whoever waits, then store it."""
+        deadline = time.monotonic() + self._time_budget
+        leased = self._leases.drop(request)
+        made = self._record(request, answer)
+        # Before the store is asked: whoever waits is served even if the store is down.
+        self._flights.land(request.key, None if made is None else made[1])
+        if made is None:
+            if leased:
+                yield from self._ask_store("release", _aside(lambda: self._store.release(request, self._leases.owner)))
+            return
+        vector = yield from self._vector(request, deadline)
+        record = Record(made[0], made[1], vector, self._ttl)
+        within = max(_SLOW_S, deadline - time.monotonic())
+        step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
+        if (yield from self._ask_store("update", step)):
+            self.tally.count("stored")
+        yield from self._flush_now_and_then()
+
+    def _record(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> tuple[Entry, bytes] | None:
+        """The entry and its encoding; None if it must not be kept."""
+        try:
+            made = answer() if callable(answer) else answer
+            reason = why_not_stored(made)
+            if reason is None:
+                entry = self._entry(request, made)
+                return entry, encode(entry)
+            self.tally.refuse(reason)
+        except EntryError as error:
+            self.tally.refuse("unfit")
+            _log.debug("costopt: not stored: %s", error)
+        except Exception as error:
+            self.tally.refuse("unfit")
+            self.stepped_over("answer", error)
+        return None
+
+    # -- steps that may fail ---------------------------------------------------------------------------
+
+    def _vector(self, request: CacheRequest, deadline: float) -> Flow[Vector | None]:
+        """The embedding of the text; None if there is no text, it is too long for the window, or it failed."""
+        text, embedder = request.text, self._embedder
+        if text is None or embedder is None or not self._embedder_breaker.allows():
+            return None
+        started = time.monotonic()
+        patience = max(_SLOW_S, deadline - started - _SEARCH_SHARE_S) if embedder.ready else _LOAD_S
+        try:
+            future = embedder.submit_whole(text)
+            vector = yield Step(lambda: future.result(patience), lambda: asyncio.wrap_future(future), patience)
+        except Exception as error:
+            self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)
+            self.stepped_over("embed", error)
+            return None
+        self._embedder_breaker.succeeded()
+        return vector
+
+    def _ask_store(self, kind: str, step: Step) -> Flow[Any]:
+        """Carry out a step on the store; None if it fails or the breaker is open."""
+        if not self._store_breaker.allows():
+            return None
+        started = time.monotonic()
+        try:
+            value = yield step
+        except Exception as error:
+            waited = time.monotonic() - started > _SLOW_S
+            # A refused write (out of memory, read-only) is no reason to stop reading.
+            if waited or kind in ("lookup", "search"):
+                self._store_breaker.failed(slow=waited)
+            self.stepped_over(kind, error)
+            return None
+        # A write that works says nothing about a search that does not.
+        if kind in ("lookup", "search"):
+            self._store_breaker.succeeded()
+        return value
+
+    def stepped_over(self, kind: str, error: Exception) -> None:
+        """Count a failure, and log the first of its kind."""
+        if self.tally.fail(f"{kind}: {type(error).__name__}"):
+            _log.warning(
+                "costopt: %s failed and was stepped over (%s: %s); further failures of this kind are only counted",
+                kind,
+                type(error).__name__,
+                error,
+            )
+
+    def flush(self) -> Flow[None]:
+        """Add this object's sums to the totals in the store, where `costopt cache stats` reads them."""
+        with self._flush_lock:
+            self._flushed_at = time.monotonic()
+            totals = self.tally.unwritten()
+        if totals:
+            yield from self._ask_store("totals", _aside(lambda: self._store.add_totals(totals)))
+
+    def _flush_now_and_then(self) -> Flow[None]:
+        if time.monotonic() - self._flushed_at > _FLUSH_S:
+            yield from self.flush()
+
+    # -- parts that wait for nothing -------------------------------------------------------------------
+
+    def _same_text(self, data: bytes | None, request: CacheRequest, tier: Tier) -> CacheHit | None:
+        """A hit on the very text, compared again: a digest is an address, not a proof."""
+        entry = self._decoded(data)
+        if entry is None or entry.scope != request.scope or entry.text != request.text:
+            return None
+        return _hit(entry, request, tier, 1.0, "same text" if tier == "exact" else "asked at the same moment")
+
+    def _candidates(self, found: Found | None, request: CacheRequest) -> list[tuple[Entry, float]]:
+        """What may be judged: of this scope, readable, not rejected; the nearest first."""
+        if found is None:
+            return []
+        pairs = ((self._decoded(neighbour.data), neighbour.similarity) for neighbour in found.neighbours)
+        candidates = [
+            (entry, similarity)
+            for entry, similarity in pairs
+            if entry is not None
+            and entry.scope == request.scope
+            and entry.tenant == request.tenant
+            and entry.text is not None
+            and entry.key not in found.rejected
+            and math.isfinite(similarity)
+        ]
+        return sorted(candidates, key=lambda pair: -pair[1])
+
+    def _decoded(self, data: bytes | None) -> Entry | None:
+        if data is None:
+            return None
+        try:
+            return decode(data)
+        except EntryError as error:
+            self.stepped_over("entry", error)
+            return None
+
+    def _served(self, hit: CacheHit | None) -> CacheHit | None:
+        if hit is not None and self._shadow:
+            self.tally.count("shadow")
+            self.shadow_hits.append(hit)
+            return None
+        if hit is not None:
+            self.tally.hit(hit)
+        return hit
+
+    def _entry(self, request: CacheRequest, answer: Answer) -> Entry:
+        return Entry(
+            key=request.key,
+            scope=request.scope,
+            tenant=request.tenant,
+            model=request.model,
+            text=request.text,
+            answer=answer,
+            created=time.time(),
+            tags=tuple(self._tags()),
+        )
+
+    async def _ajudge(self, asked: str, texts: list[tuple[str, float]]) -> Any:
+        # The default judge takes microseconds; any other may run a model.
+        if isinstance(self._judge, SimilarityJudge):
+            return self._judge.judge(asked, texts)
+        return await asyncio.to_thread(self._judge.judge, asked, texts)
+
+
+def _hit(entry: Entry, request: CacheRequest, tier: Tier, similarity: float, reason: str) -> CacheHit:
+    return CacheHit(
+        answer=entry.answer,
+        tier=tier,
+        asked=request.text,
+        cached=entry.text,
+        similarity=similarity,
+        reason=reason,
+        key=entry.key,
+        request_key=request.key,
+        tenant=entry.tenant,
+        age=max(0.0, time.time() - entry.created),
+    )
+
+
+def _aside(run: Callable[[], Any]) -> Step:
+    return Step(run, lambda: asyncio.to_thread(run))

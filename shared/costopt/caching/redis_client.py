@@ -1,0 +1,261 @@
+"""Connections to Redis, of every kind that people have: one server, TLS, sentinel, cluster, their own client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, partial
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from costopt.errors import ConfigError, StoreTimeoutError
+
+__all__ = ["Clients", "decoded", "run_within"]
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel")
+_HOUSEKEEPING_S = 5.0
+_SENTINEL_PORT = 26379
+
+T = TypeVar("T")
+
+
+class Clients:
+    """The sync client, one async client per event loop, and one with patience for housekeeping.
+
+    Args:
+        url: As in `RedisStore`.
+        client: As in `RedisStore`.
+        async_client: As in `RedisStore`.
+        timeout: Seconds for connecting, and for one answer.
+        options: More for the clients made from `url`.
+    """
+
+    def __init__(
+        self, url: str | None, client: Any, async_client: Any, timeout: float, options: dict[str, Any]
+    ) -> None:
+        if (url is None) == (client is None):
+            raise ConfigError("RedisStore needs a URL such as 'redis://localhost:6379', or a client=, and not both")
+        if url is not None and urlsplit(url).scheme not in _SCHEMES:
+            raise ConfigError(f"{_without_password(url)!r} is no Redis URL: it begins with one of {_SCHEMES}")
+        self._url = url or ""
+        self._client = client
+        self._async_client = async_client
+        self._timeout = timeout
+        self._options = options
+        self._lock = threading.Lock()
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self.trusted = client is None
+        self.threads_only = client is not None and async_client is None
+
+    @cached_property
+    def cluster(self) -> bool:
+        """Whether keys are spread over shards."""
+        from redis.cluster import RedisCluster
+
+        return isinstance(self._client, RedisCluster) or self._url.startswith("redis+cluster")
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads in which a sync client serves asyncio."""
+        return ThreadPoolExecutor(max_workers=8, thread_name_prefix="costopt-redis")
+
+    @property
+    def sync(self) -> Any:
+        """The client for lookups and updates."""
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = _connect(self._url, self._timeout, self._options)
+        return self._client
+
+    @cached_property
+    def housekeeping(self) -> Any:
+        """A client for what may take seconds."""
+        return _connect(self._url, _HOUSEKEEPING_S, self._options) if self.trusted else self._client
+
+    @property
+    def asynchronous(self) -> Any:
+        """The client of the running event loop: a connection belongs to the loop that opened it."""
+        if self._async_client is not None:
+            return self._async_client
+        loop = asyncio.get_running_loop()
+        client = self._by_loop.get(loop)
+        if client is None:
+            client = _aconnect(self._url, self._timeout, self._options)
+            with self._lock:
+                client = self._by_loop.setdefault(loop, client)
+        return client
+
+    def send(self, redis: Any, commands: Sequence[tuple[Any, ...]], tenant: str) -> list[Any]:
+        """Two commands about one tenant in one round trip (two in a cluster); errors come as values."""
+        if self.cluster:
+            node = redis.get_node_from_key(f"{{{tenant}}}")
+            send = partial(redis.execute_command, target_nodes=node)
+            return [_value(partial(send, *command)) for command in commands]
+        pipeline = redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
+
+    async def asend(self, redis: Any, commands: Sequence[tuple[Any, ...]], tenant: str) -> list[Any]:
+        """`send`, awaited."""
+        if self.cluster:
+            await redis.initialize()
+            node = redis.get_node_from_key(f"{{{tenant}}}")
+            return [await _avalue(redis.execute_command(*command, target_nodes=node)) for command in commands]
+        pipeline = redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    def create_index(self, redis: Any, schema: Any, tenant: str) -> None:
+        """Create a search index unless it is there."""
+        from redisvl.index import SearchIndex
+
+        if self.cluster:
+            node = redis.get_node_from_key(f"{{{tenant}}}")
+            _unless_there(_value(lambda: redis.execute_command(*_create_command(schema), target_nodes=node)))
+            return
+        index = SearchIndex(schema, redis_client=redis)
+        _unless_there(_value(index.create))
+
+    async def acreate_index(self, redis: Any, schema: Any, tenant: str) -> None:
+        """`create_index`, awaited."""
+        from redisvl.index import AsyncSearchIndex
+
+        if self.cluster:
+            node = redis.get_node_from_key(f"{{{tenant}}}")
+            _unless_there(await _avalue(redis.execute_command(*_create_command(schema), target_nodes=node)))
+            return
+        index = AsyncSearchIndex(schema, redis_client=redis)
+        _unless_there(await _avalue(index.create()))
+
+    def close(self) -> None:
+        """Close the connections that were made here."""
+        if not self.trusted:
+            return
+        for name in ("_client", "housekeeping"):
+            client = self.__dict__.get(name)
+            if client is not None:
+                client.close()
+        self.__dict__.pop("housekeeping", None)
+        self._client = None
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        client = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+
+def run_within(seconds: float, work: Callable[[], T]) -> T:
+    """The result of `work`, or `StoreTimeoutError` after `seconds`; the thread then ends when it ends."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="costopt-redis", daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        raise StoreTimeoutError(f"no answer within {seconds} s") from error
+
+
+def decoded(value: Any) -> bytes | None:
+    """Bytes, whether or not the client decodes responses."""
+    if value is None or isinstance(value, bytes):
+        return value
+    return str(value).encode("utf-8", "replace")
+
+
+def _connect(url: str, timeout: float, options: dict[str, Any]) -> Any:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+
+    # No retries: whoever waits is a user, and there is a model to ask instead.
+    options = _timeouts(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
+    if url.startswith("redis+cluster"):
+        return redis.RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
+    if url.startswith("redis+sentinel"):
+        hosts, service, options = _sentinel(url, options)
+        watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
+    return redis.Redis.from_url(url, **options)
+
+
+def _aconnect(url: str, timeout: float, options: dict[str, Any]) -> Any:
+    import redis.asyncio
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
+
+    options = _timeouts(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
+    if url.startswith("redis+cluster"):
+        return redis.asyncio.RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
+    if url.startswith("redis+sentinel"):
+        hosts, service, options = _sentinel(url, options)
+        watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
+    return redis.asyncio.Redis.from_url(url, **options)
+
+
+def _timeouts(timeout: float) -> dict[str, Any]:
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    """``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` in parts."""
+    parts = urlsplit(url)
+    account, _, hosts = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise ConfigError("the sentinel URL names no service: redis+sentinel://host:26379/mymaster")
+    if account:
+        user, _, password = account.partition(":")
+        options = options | {"username": unquote(user) or None, "password": unquote(password) or None}
+    if database:
+        options = options | {"db": int(database)}
+    pairs = (host.rpartition(":") if ":" in host else (host, ":", "") for host in hosts.split(","))
+    return [(host, int(port or _SENTINEL_PORT)) for host, _, port in pairs], service, options
+
+
+def _create_command(schema: Any) -> list[Any]:
+    """FT.CREATE for RedisVL's schema, to be sent to one shard (RedisVL's own goes to the default one)."""
+    fields = [part for field in schema.redis_fields for part in field.redis_args()]
+    index = schema.index
+    return ["FT.CREATE", index.name, "ON", "HASH", "PREFIX", 1, index.prefix, "SCHEMA", *fields]
+
+
+def _unless_there(outcome: Any) -> None:
+    # Another process was quicker.
+    if isinstance(outcome, Exception) and "already exists" not in str(outcome).lower():
+        raise outcome
+
+
+def _value(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        return error
+
+
+async def _avalue(work: Any) -> Any:
+    try:
+        return await work
+    except Exception as error:
+        return error
+
+
+def _without_password(url: str) -> str:
+    return url.rpartition("@")[2] if "@" in url else url

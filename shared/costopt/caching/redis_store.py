@@ -1,0 +1,421 @@
+"""Entries in Redis with search (Redis 8, Redis Stack, Redis Cloud): for more than one machine.
+
+    <namespace>:e:<space>:{<tenant>}:<key>   hash    entry, vector, and the tags that `remove` goes by
+    <namespace>:r:{<tenant>}:<key>           set     keys never to be matched with this one
+    <namespace>:l:{<tenant>}:<key>           string  lease: who is asking the model right now
+    <namespace>:totals                       hash    sums for `costopt cache stats`
+
+`<space>` is a digest of the embedder and this layout, `<tenant>` and `<key>` are digests: nothing a user wrote
+is ever part of a key or of a query. The braces keep one tenant on one shard of a cluster, where this search
+module sees one shard only; there every tenant has an index of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from costopt.caching.entry import Entry
+from costopt.caching.redis_client import Clients, decoded, run_within
+from costopt.caching.request import CacheRequest, digest
+from costopt.caching.store import Found, Neighbour, Record, Selector, StoreSize, Vector
+from costopt.caching.vector import SALT_DIMENSIONS, cosine, salted
+from costopt.errors import ConfigError, StoreError, StoreTimeoutError, require
+
+__all__ = ["RedisStore"]
+
+_LAYOUT_VERSION = 1
+_EXPANSION_SEARCH = 64
+_RECREATE_EVERY_S = 1.0
+_BATCH = 500
+
+T = TypeVar("T")
+
+
+class RedisStore:
+    """A cache in Redis, shared by every process that reaches it.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS), ``unix://``, ``redis+cluster://host:port`` or
+            ``redis+sentinel://host:port,host:port/service``; user, password and database as usual in URLs.
+        client: A `redis.Redis` or `redis.cluster.RedisCluster` to use instead. Its own timeouts and retries
+            are not trusted: each call runs in a thread and is given up after `timeout`.
+        async_client: The same for asyncio; without it, a given `client` also serves asyncio, from threads.
+        namespace: First part of every key.
+        create_index: Whether to create the search index where it is missing. With restricted rights, create
+            it once with an account that may (`store.open()`), and give False here.
+        timeout: Seconds for one round trip, connecting included; more than that is a failure.
+        options: More for the client that is made from `url`, e.g. ``ssl_ca_certs``.
+
+    Raises:
+        ConfigError: If there is neither or both of `url` and `client`, or the URL's scheme is not known.
+        MissingExtraError: If redis or redisvl is not installed.
+
+    Example:
+        >>> store = RedisStore(redis_url)
+        >>> store.size().entries
+        0
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: Any = None,
+        async_client: Any = None,
+        namespace: str = "costopt",
+        create_index: bool = True,
+        timeout: float = 0.1,
+        **options: Any,
+    ) -> None:
+        require("redis", "redis")
+        require("redisvl", "redis")
+        if not namespace or any(char in namespace for char in "{}:* "):
+            raise ConfigError(f"namespace is {namespace!r}: give a plain word, without {{ }} : * or blanks")
+        if not timeout > 0:
+            raise ConfigError(f"timeout is {timeout}: give seconds greater than 0, e.g. 0.1")
+        self._clients = Clients(url, client, async_client, timeout, options)
+        self._namespace = namespace
+        self._create_index = create_index
+        self._timeout = timeout
+        self._dimension = 0
+        self._space = ""
+        self._created_at: dict[str, float] = {}
+        self._create_lock = threading.Lock()
+
+    # -- the seam --------------------------------------------------------------------------------------
+
+    def bind(self, embedder: str, dimension: int) -> None:
+        """Say whose vectors these are; entries of other embedders are never seen."""
+        self._dimension = dimension
+        self._space = digest("space", _LAYOUT_VERSION, embedder, dimension)[:12]
+
+    def get(self, request: CacheRequest) -> bytes | None:
+        """The entry under the request's key."""
+        return decoded(self._run(lambda redis: redis.hget(self._entry_key(request), "entry")))
+
+    async def aget(self, request: CacheRequest) -> bytes | None:
+        """`get`, awaited."""
+        if self._clients.threads_only:
+            return await self._aside(lambda: self.get(request))
+        return decoded(await self._arun(lambda redis: redis.hget(self._entry_key(request), "entry")))
+
+    def search(self, request: CacheRequest, vector: Vector, k: int) -> Found:
+        """The nearest entries; of the request's scope first, others may follow."""
+        commands = self._search_commands(request, vector, k)
+        replies = self._run(lambda redis: self._clients.send(redis, commands, request.tenant))
+        if _index_is_missing(replies[0]):
+            self._create(request.tenant)
+            return Found()
+        return _found(replies)
+
+    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> Found:
+        """`search`, awaited."""
+        commands = self._search_commands(request, vector, k)
+        if self._clients.threads_only:
+            return await self._aside(lambda: self.search(request, vector, k))
+        replies = await self._arun(lambda redis: self._clients.asend(redis, commands, request.tenant))
+        if _index_is_missing(replies[0]):
+            await self._acreate(request.tenant)
+            return Found()
+        return _found(replies)
+
+    def put(self, record: Record) -> bool:
+        """Store an entry and its expiry in one transaction; True when that is done."""
+        self._run(lambda redis: self._transaction(redis, record).execute())
+        return True
+
+    async def aput(self, record: Record) -> bool:
+        """`put`, awaited."""
+        if self._clients.threads_only:
+            return await self._aside(lambda: self.put(record))
+        await self._arun(lambda redis: self._transaction(redis, record).execute())
+        return True
+
+    def claim(self, request: CacheRequest, owner: str, seconds: float) -> bool:
+        """Take, or keep, the lease on a question."""
+        key, milliseconds = self._key("l", request.tenant, request.key), int(seconds * 1000)
+
+        def take(redis: Any) -> bool:
+            if redis.set(key, owner, nx=True, px=milliseconds):
+                return True
+            if decoded(redis.get(key)) != owner.encode():
+                return False
+            redis.pexpire(key, milliseconds)
+            return True
+
+        return self._run(take)
+
+    async def aclaim(self, request: CacheRequest, owner: str, seconds: float) -> bool:
+        """`claim`, awaited."""
+        if self._clients.threads_only:
+            return await self._aside(lambda: self.claim(request, owner, seconds))
+        key, milliseconds = self._key("l", request.tenant, request.key), int(seconds * 1000)
+
+        async def take(redis: Any) -> bool:
+            if await redis.set(key, owner, nx=True, px=milliseconds):
+                return True
+            if decoded(await redis.get(key)) != owner.encode():
+                return False
+            await redis.pexpire(key, milliseconds)
+            return True
+
+        return await self._arun(take)
+
+    def release(self, request: CacheRequest, owner: str) -> None:
+        """Give the lease on a question back."""
+        key = self._key("l", request.tenant, request.key)
+        self._run(lambda redis: redis.delete(key) if decoded(redis.get(key)) == owner.encode() else 0)
+
+    def reject(self, tenant: str, key: str, other: str) -> None:
+        """Never match these two again; without `other`, forget the entry."""
+
+        def write(redis: Any) -> None:
+            if other:
+                redis.sadd(self._key("r", tenant, key), other)
+                redis.sadd(self._key("r", tenant, other), key)
+            else:
+                redis.delete(self._key(f"e:{self._space}", tenant, key))
+
+        self._run(write)
+
+    def remove(self, selector: Selector) -> int:
+        """Remove the entries that match, and say how many. Reads every entry's tags: seconds per 100,000.
+
+        By SCAN and not by the index, which may be missing, or lag behind what was written.
+        """
+        tenant = "*" if selector.tenant is None else f"{{{selector.tenant}}}:*"
+        removed = 0
+        with _errors():
+            redis = self._clients.housekeeping
+            for keys in _batches(redis.scan_iter(match=f"{self._namespace}:e:{self._space}:{tenant}", count=1000)):
+                wanted = [key for key in keys if self._matches(redis, key, selector)]
+                if wanted:
+                    removed += sum(redis.unlink(key) for key in wanted)
+        return removed
+
+    def clear(self) -> None:
+        """Remove every entry of this namespace and embedder."""
+        self.remove(Selector())
+
+    def size(self) -> StoreSize:
+        """Entries; Redis does not tell their bytes without measuring each."""
+        with _errors():
+            keys = self._clients.housekeeping.scan_iter(match=f"{self._namespace}:e:{self._space}:*", count=1000)
+            return StoreSize(sum(1 for _ in keys), None)
+
+    def add_totals(self, totals: Mapping[str, int]) -> None:
+        """Add to the sums that `costopt cache stats` shows."""
+
+        def write(redis: Any) -> None:
+            for name, by in totals.items():
+                redis.hincrby(f"{self._namespace}:totals", name, by)
+
+        self._run(write)
+
+    def totals(self) -> Mapping[str, int]:
+        """The sums over all processes that have used this namespace."""
+        rows = self._run(lambda redis: redis.hgetall(f"{self._namespace}:totals"))
+        return {(decoded(name) or b"").decode(): int(value) for name, value in rows.items()}
+
+    def open(self) -> None:
+        """Connect, and create the index where it is missing and `create_index` allows it.
+
+        Raises:
+            StoreError: If Redis cannot be reached, or has no search module.
+        """
+        self._run(lambda redis: redis.ping())
+        if self._create_index and not self._clients.cluster:
+            self._created_at.clear()
+            self._create("")
+
+    def close(self) -> None:
+        """Give the connections back; those of event loops that still run are closed by `aclose`."""
+        self._clients.close()
+
+    async def aclose(self) -> None:
+        """Give the connections of this event loop back."""
+        await self._clients.aclose()
+
+    # -- keys and commands -----------------------------------------------------------------------------
+
+    def _key(self, kind: str, tenant: str, key: str) -> str:
+        return f"{self._namespace}:{kind}:{{{tenant}}}:{key}"
+
+    def _entry_key(self, request: CacheRequest | Entry) -> str:
+        return self._key(f"e:{self._space}", request.tenant, request.key)
+
+    def _index_name(self, tenant: str) -> str:
+        shard = f":{{{tenant}}}" if self._clients.cluster else ""
+        return f"{self._namespace}:index:{self._space}{shard}"
+
+    def _search_commands(self, request: CacheRequest, vector: Vector, k: int) -> list[tuple[Any, ...]]:
+        # The scope is in the vector (see `costopt.caching.vector`), so there is no filter to be slowed by.
+        search = (
+            "FT.SEARCH", self._index_name(request.tenant), f"*=>[KNN {k} @vector $query AS far]", "PARAMS", "2",
+            "query", salted(vector, request.scope).tobytes(), "RETURN", "2", "far", "entry", "SORTBY", "far",
+            "LIMIT", "0", str(k), "DIALECT", "2",
+        )  # fmt: skip
+        return [search, ("SMEMBERS", self._key("r", request.tenant, request.key))]
+
+    def _transaction(self, redis: Any, record: Record) -> Any:
+        """Everything about one entry, or nothing: an entry without its expiry would stay for ever."""
+        entry, key = record.entry, self._entry_key(record.entry)
+        fields: dict[str, Any] = {
+            "entry": record.data,
+            "tenant": entry.tenant,
+            "model": digest("model", entry.model),
+            "tags": ",".join(digest("tag", tag) for tag in entry.tags),
+        }
+        if record.vector is not None:
+            fields["vector"] = salted(record.vector, entry.scope).tobytes()
+        pipeline = redis.pipeline(transaction=True)
+        # Fields of an older entry, its vector above all, must not outlive it.
+        pipeline.delete(key)
+        pipeline.hset(key, mapping=fields)
+        if record.ttl is not None:
+            pipeline.pexpire(key, max(1, int(record.ttl * 1000)))
+        pipeline.delete(self._key("l", entry.tenant, entry.key))
+        return pipeline
+
+    @staticmethod
+    def _matches(redis: Any, key: Any, selector: Selector) -> bool:
+        if selector.model is None and selector.tag is None:
+            return True
+        model, tags = ((decoded(value) or b"").decode() for value in redis.hmget(key, "model", "tags"))
+        return (selector.model is None or model == selector.model) and (
+            selector.tag is None or selector.tag in tags.split(",")
+        )
+
+    # -- the index -------------------------------------------------------------------------------------
+
+    def _schema(self, tenant: str) -> Any:
+        from redisvl.schema import IndexSchema
+
+        shard = f"{{{tenant}}}:" if self._clients.cluster else ""
+        vector = {
+            "algorithm": "hnsw",
+            "dims": self._dimension + SALT_DIMENSIONS,
+            "distance_metric": "cosine",
+            "datatype": "float32",
+            "m": 16,
+            "ef_construction": 200,
+            "ef_runtime": _EXPANSION_SEARCH,
+        }
+        return IndexSchema.from_dict(
+            {
+                "index": {
+                    "name": self._index_name(tenant),
+                    "prefix": f"{self._namespace}:e:{self._space}:{shard}",
+                    # The prefix ends in its own separator; RedisVL would add none, and we never let it.
+                    "key_separator": "",
+                    "storage_type": "hash",
+                },
+                "fields": [
+                    {"name": "tenant", "type": "tag"},
+                    {"name": "model", "type": "tag"},
+                    {"name": "tags", "type": "tag"},
+                    {"name": "vector", "type": "vector", "attrs": vector},
+                ],
+            }
+        )
+
+    def _due(self, tenant: str) -> bool:
+        """Whether to try to create the index now; not again and again by everybody who misses it."""
+        with self._create_lock:
+            now = time.monotonic()
+            last = self._created_at.get(tenant)
+            if not self._create_index or (last is not None and now - last < _RECREATE_EVERY_S):
+                return False
+            self._created_at[tenant] = now
+            return True
+
+    def _create(self, tenant: str) -> None:
+        if self._due(tenant):
+            self._run(lambda redis: self._clients.create_index(redis, self._schema(tenant), tenant))
+
+    async def _acreate(self, tenant: str) -> None:
+        if self._due(tenant):
+            await self._arun(lambda redis: self._clients.acreate_index(redis, self._schema(tenant), tenant))
+
+    # -- carrying out ----------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[Any], T]) -> T:
+        with _errors():
+            if self._clients.trusted:
+                return work(self._clients.sync)
+            return run_within(self._timeout, lambda: work(self._clients.sync))
+
+    async def _arun(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        with _errors():
+            return await work(self._clients.asynchronous)
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._clients.pool, work)
+
+
+def _index_is_missing(reply: Any) -> bool:
+    """Whether a search failed for want of an index; any other failure is raised."""
+    if not isinstance(reply, Exception):
+        return False
+    # "no such index" (Redis Stack), "Unknown index name" (older), "Index not found" (Redis 8).
+    words = str(reply).lower()
+    if "index" in words and any(part in words for part in ("no such", "unknown", "not found")):
+        return True
+    raise reply
+
+
+def _found(replies: list[Any]) -> Found:
+    rejected = frozenset((decoded(key) or b"").decode() for key in replies[1])
+    return Found(list(_neighbours(replies[0])), rejected)
+
+
+def _neighbours(reply: Any) -> Iterator[Neighbour]:
+    """From FT.SEARCH's answer: a list in RESP2, a map in RESP3."""
+    if isinstance(reply, dict):
+        rows = _field(reply, "results") or []
+        documents = [_field(row, "extra_attributes") for row in rows]
+    else:
+        documents = [dict(zip(fields[::2], fields[1::2], strict=True)) if fields else None for fields in reply[2::2]]
+    for document in documents:
+        # An entry that expires during the search is named without its fields.
+        data = decoded(_field(document, "entry")) if document else None
+        if data is not None:
+            yield Neighbour(data, cosine(1.0 - float(_field(document, "far"))))
+
+
+def _field(mapping: Any, name: str) -> Any:
+    value = mapping.get(name.encode())
+    return mapping.get(name) if value is None else value
+
+
+def _batches(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for key in keys:
+        batch.append(key)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """redis-py's and RedisVL's errors as ours."""
+    from redis.exceptions import RedisError
+    from redis.exceptions import TimeoutError as RedisTimeoutError
+    from redisvl.exceptions import RedisVLError
+
+    try:
+        yield
+    except StoreError:
+        raise
+    except (RedisTimeoutError, TimeoutError) as error:
+        raise StoreTimeoutError(f"Redis took too long: {error}") from error
+    except (RedisError, RedisVLError, OSError, RuntimeError) as error:
+        raise StoreError(f"Redis failed: {error}") from error

@@ -1,0 +1,232 @@
+"""What a model call asks: the text that may match loosely, and the scope that must match exactly.
+
+    text    the last human turn, text content only
+    scope   tenant, model and its parameters, system prompt, tools, earlier turns, any content that is not text
+    neither message ids, usage, costs, timestamps, cache markers: they change from call to call and alter no answer
+
+Everything here is pure. The frameworks hand in plain messages (see `Message`), so that the same question
+asked through LangChain and through LlamaIndex has the same key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from costopt.errors import ConfigError
+
+__all__ = ["CacheRequest", "Message", "Split", "build_request", "digest", "normalise"]
+
+Message = Mapping[str, Any]
+"""One turn: ``role`` ("system", "user", "assistant", "tool"), ``content`` (a string or a list of blocks), and,
+where present, ``name``, ``tool_calls`` (``{"id", "name", "args"}``), ``tool_call_id`` and ``extra``."""
+
+Split = str | Callable[[str], tuple[str, str]]
+"""How to part a prompt into (context, question): a marker that stands before the question, or a function."""
+
+# Bumped when the same call would get another key; entries under the old one are then simply not found.
+_KEY_VERSION = 1
+
+# Set by the framework or the provider per call, or about billing only: no answer depends on them.
+_VOLATILE = frozenset(
+    [
+        "cache_control",
+        "cost",
+        "created",
+        "created_at",
+        "ids",
+        "index",
+        "response_metadata",
+        "system_fingerprint",
+        "timestamp",
+        "token_usage",
+        "total_cost",
+        "usage",
+        "usage_metadata",
+    ]
+)
+# In these blocks ``id`` names the block itself; elsewhere (a file, an image) it names the content.
+_SELF_NAMED = frozenset(
+    ["function_call", "output_text", "reasoning", "refusal", "text", "thinking", "tool_call", "tool_result"]
+)
+_CALL_BLOCKS = frozenset(("function_call", "tool_call", "tool_use"))
+_CALL_REFERENCES = frozenset(("call_id", "tool_call_id", "tool_use_id"))
+_ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRequest:
+    """A model call as the cache sees it.
+
+    Attributes:
+        key: Hex digest of scope and text: the address in the exact tier.
+        scope: Hex digest of everything that must match exactly.
+        text: What may match loosely, normalised; None if nothing may (no human text): exact tier only.
+        tenant: Hex digest of the tenant's name. Names never reach a store: they need no escaping there.
+        model: Name of the model, for prices and `invalidate`; matching goes by the scope.
+    """
+
+    key: str
+    scope: str
+    text: str | None
+    tenant: str
+    model: str
+
+
+def build_request(
+    messages: Sequence[Message],
+    *,
+    model: str,
+    params: str = "",
+    tenant: str = "default",
+    split: Split | None = None,
+) -> CacheRequest:
+    """Part a model call into text and scope.
+
+    Args:
+        messages: The turns, oldest first.
+        model: Name of the model.
+        params: Everything else that shapes the answer (temperature, tools, response format), as one
+            string that is equal for equal parameters. Memory addresses in it are ignored.
+        tenant: Whose question it is; answers are never shared between tenants.
+        split: Where the question begins in a prompt that carries its context with it.
+
+    Returns:
+        The request, with `text` None when the messages hold no human text.
+
+    Raises:
+        ConfigError: If the tenant is empty.
+
+    Example:
+        >>> ask = lambda text: build_request([{"role": "user", "content": text}], model="gpt-4o-mini")
+        >>> ask("What is a llama?").text
+        'What is a llama?'
+        >>> ask("What is a llama?").scope == ask("What is an alpaca?").scope
+        True
+    """
+    if not tenant or not tenant.strip():
+        raise ConfigError("tenant is empty: name whose answers these are, e.g. tenant='acme'")
+    last = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=None)
+    text: str | None = None
+    context = ""
+    ordinals: dict[Any, int] = {}
+    turns: list[Any] = []
+    for i, message in enumerate(messages):
+        if i == last:
+            text, rest = _loose(message.get("content"))
+            if text is not None and split is not None:
+                context, text = _apply(split, text)
+                context, text = normalise(context), normalise(text) or None
+            message = {**message, "content": rest if text is not None else message.get("content")}
+        turns.append(_turn(message, ordinals))
+    tenant_digest = digest("tenant", tenant)
+    scope = digest(
+        "scope",
+        _KEY_VERSION,
+        tenant_digest,
+        model,
+        _ADDRESS.sub("", params),
+        turns,
+        last,
+        context,
+        text is None,
+    )
+    return CacheRequest(key=digest("key", scope, text), scope=scope, text=text, tenant=tenant_digest, model=model)
+
+
+def normalise(text: str) -> str:
+    """NFC, one kind of line end, no blank ends: what changes no answer. Case and inner spaces may, and stay."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+def digest(*parts: Any) -> str:
+    """Hex digest (40 characters) of JSON-like parts; equal parts, equal digest, in every process.
+
+    Example:
+        >>> digest("a", 1) == digest("a", 1), digest("a", "1") == digest("a", 1)
+        (True, False)
+    """
+    # ASCII escapes: lone surrogates, which no UTF-8 encoder takes, stay distinct and legal.
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.blake2b(canonical.encode("ascii"), digest_size=20).hexdigest()
+
+
+def _apply(split: Split, text: str) -> tuple[str, str]:
+    if not isinstance(split, str):
+        return split(text)
+    context, marker, question = text.rpartition(split)
+    return (context, question) if marker else ("", text)
+
+
+def _loose(content: Any) -> tuple[str | None, list[Any]]:
+    """(text that may match loosely or None, the rest with "" where the text stood)."""
+    blocks = content if isinstance(content, list) else [content]
+    texts: list[str] = []
+    rest: list[Any] = []
+    for block in blocks:
+        words = block if isinstance(block, str) else _text_of(block)
+        if words is None:
+            rest.append(block)
+        else:
+            texts.append(words)
+            rest.append("")
+    text = normalise("\n".join(texts))
+    # A lone text block says what a plain string says.
+    return (text or None), ([] if rest == [""] else rest)
+
+
+def _text_of(block: Any) -> str | None:
+    if isinstance(block, Mapping) and block.get("type") in ("text", "input_text"):
+        words = block.get("text")
+        return words if isinstance(words, str) else None
+    return None
+
+
+def _turn(message: Message, ordinals: dict[Any, int]) -> dict[str, Any]:
+    """The message without what is volatile, its call ids replaced by their order of appearance."""
+    calls = [
+        {"call": _ordinal(call.get("id"), ordinals), "name": call.get("name"), "args": call.get("args")}
+        for call in message.get("tool_calls") or ()
+    ]
+    turn = {
+        "role": message.get("role"),
+        "content": _content(message.get("content"), ordinals),
+        "name": message.get("name"),
+        "calls": calls,
+        "answers": _ordinal(message.get("tool_call_id"), ordinals),
+        "extra": _clean(message.get("extra") or {}, ordinals),
+    }
+    return {name: value for name, value in turn.items() if value not in (None, "", [], {})}
+
+
+def _content(content: Any, ordinals: dict[Any, int]) -> Any:
+    if not isinstance(content, list):
+        return content
+    text, rest = _loose(content)
+    return text if text is not None and not rest else _clean(content, ordinals)
+
+
+def _ordinal(call_id: Any, ordinals: dict[Any, int]) -> int | None:
+    return None if call_id is None else ordinals.setdefault(str(call_id), len(ordinals))
+
+
+def _clean(value: Any, ordinals: dict[Any, int]) -> Any:
+    if isinstance(value, list | tuple):
+        return [_clean(item, ordinals) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    kind = value.get("type")
+    cleaned: dict[str, Any] = {}
+    for name, item in value.items():
+        if item is None or name in _VOLATILE or (name == "id" and kind in _SELF_NAMED - _CALL_BLOCKS):
+            continue
+        if name in _CALL_REFERENCES or (name == "id" and kind in _CALL_BLOCKS):
+            cleaned[name] = _ordinal(item, ordinals)
+        else:
+            cleaned[name] = _clean(item, ordinals)
+    return cleaned

@@ -1,0 +1,241 @@
+"""The semantic cache: never pay twice for one question."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Self, TypeVar
+
+from costopt.caching.answer import Answer
+from costopt.caching.flight import Caller
+from costopt.caching.flows import CacheFlows
+from costopt.caching.judge import Judge, SimilarityJudge
+from costopt.caching.request import CacheRequest, Message, Split, build_request, digest
+from costopt.caching.results import CacheHit, CacheStats
+from costopt.caching.steps import adrive, drive
+from costopt.caching.store import Selector, Store, StoreSize
+from costopt.embedding import Embedder, SharedEmbedder, default_embedder
+from costopt.errors import ConfigError
+
+__all__ = ["DEFAULT_MIN_SIMILARITY", "DEFAULT_TTL_S", "SemanticCache"]
+
+DEFAULT_TTL_S = 24 * 3600.0
+DEFAULT_MIN_SIMILARITY = 0.9
+
+T = TypeVar("T")
+
+
+class SemanticCache:
+    """Answers a question from an earlier answer to the same question, however worded.
+
+    Args:
+        store: Where the entries lie; by default Redis if `COSTOPT_REDIS_URL` or `REDIS_URL` is set, else a
+            file in the user's cache folder. A string is a Redis URL.
+        embedder: Turns texts into vectors; by default the MiniLM that all of costopt shares.
+        judge: Who decides whether a similar question wants the same answer; by default `SimilarityJudge`.
+        min_similarity: Least cosine similarity for the default judge, in [0, 1]. 1.0 with a text's own
+            wording still matches; to switch the semantic tier off, give `exact_only=True`.
+        guards: Whether the default judge heeds the guards (numbers, names, negation, ...).
+        exact_only: Serve the same text only; nothing is embedded.
+        tenant: Whose questions these are, or a function that tells at each call. Never shared.
+        ttl: Seconds until an answer expires, counted from when it was given; None for ever.
+        tags: Labels for `invalidate`, or a function that tells at each call.
+        split: How to part a prompt that carries context into (context, question): a marker that stands
+            before the question, or a function. The context must then match exactly, the question loosely.
+        shadow: Look up and record, serve nothing: what would this cache do to my traffic?
+        single_flight: Whether callers who ask the same at the same moment share one model call.
+        time_budget: Seconds a lookup may take before it counts as a miss.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        MissingExtraError: If what the store or embedder needs is not installed.
+
+    Example:
+        >>> cache = SemanticCache(LocalStore(tmp / "cache.db"), tenant="acme")
+        >>> question = cache.request([{"role": "user", "content": "What is a llama?"}], model="gpt-4o-mini")
+        >>> cache.lookup(question) is None
+        True
+        >>> cache.update(question, Answer(({"kind": "chat", "content": "An animal."},)))
+        >>> print(cache.lookup(question).tier)
+        exact
+    """
+
+    def __init__(
+        self,
+        store: Store | str | None = None,
+        *,
+        embedder: Embedder | None = None,
+        judge: Judge | None = None,
+        min_similarity: float = DEFAULT_MIN_SIMILARITY,
+        guards: bool = True,
+        exact_only: bool = False,
+        tenant: str | Callable[[], str] = "default",
+        ttl: float | None = DEFAULT_TTL_S,
+        tags: Sequence[str] | Callable[[], Sequence[str]] = (),
+        split: Split | None = None,
+        shadow: bool = False,
+        single_flight: bool = True,
+        time_budget: float = 0.25,
+    ) -> None:
+        _check(ttl, tenant, tags, time_budget)
+        judge = judge or SimilarityJudge(min_similarity, guards)
+        shared = embedder if isinstance(embedder, SharedEmbedder) else None
+        if shared is None:
+            shared = SharedEmbedder(embedder) if embedder is not None else default_embedder()
+        self.store = _store(store)
+        self.store.bind(shared.name, shared.dimension)
+        self._embedder = None if exact_only else shared
+        self._tenant = tenant
+        self._split = split
+        self._flows = CacheFlows(
+            self.store,
+            self._embedder,
+            judge,
+            ttl=ttl,
+            tags=tags if callable(tags) else lambda: tags,
+            shadow=shadow,
+            single_flight=single_flight,
+            time_budget=time_budget,
+        )
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def request(self, messages: Sequence[Message], *, model: str, params: str = "") -> CacheRequest:
+        """The request for a model call, under this cache's tenant and `split`; see `build_request`."""
+        tenant = self._tenant() if callable(self._tenant) else self._tenant
+        return build_request(messages, model=model, params=params, tenant=tenant, split=self._split)
+
+    def lookup(self, request: CacheRequest, caller: Caller | None = None) -> CacheHit | None:
+        """The answer to this question, if there is one. Never raises: what fails counts as a miss.
+
+        Args:
+            request: What is asked.
+            caller: Who will make the model call on a miss and report it by `update`. With it, others who
+                ask the same meanwhile wait for that answer.
+        """
+        return drive(self._flows.lookup(request, caller))
+
+    async def alookup(self, request: CacheRequest, caller: Caller | None = None) -> CacheHit | None:
+        """`lookup`, without blocking the event loop."""
+        return await adrive(self._flows.lookup(request, caller))
+
+    def update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> None:
+        """Keep an answer, unless it is empty, truncated, filtered or failed. Never raises.
+
+        Args:
+            request: What was asked.
+            answer: What the model said, or a function that makes it (whose failing is stepped over, too).
+        """
+        drive(self._flows.update(request, answer))
+
+    async def aupdate(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> None:
+        """`update`, without blocking the event loop."""
+        await adrive(self._flows.update(request, answer))
+
+    def guarded(self, kind: str, work: Callable[[], T]) -> T | None:
+        """The result of `work`, or None if it fails; for adapters, whose own steps must not break a call either."""
+        try:
+            return work()
+        except Exception as error:
+            self._flows.stepped_over(kind, error)
+            return None
+
+    # -- keeping house: these raise, because whoever calls them wants to know ---------------------------
+
+    def reject(self, hit: CacheHit) -> None:
+        """Report a wrong answer. Its entry goes, and the two questions are never matched again.
+
+        Raises:
+            StoreError: If the store cannot be reached; the rejection is then not recorded.
+        """
+        self.reject_match(hit.tenant, hit.request_key, hit.key)
+
+    def reject_match(self, tenant: str, request_key: str, key: str) -> None:
+        """`reject`, by the fields of a hit of the same names."""
+        if request_key != key:
+            self.store.reject(tenant, request_key, key)
+        self.store.reject(tenant, key, "")
+        self._flows.tally.count("rejected")
+
+    def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
+        """Remove the entries that match everything given; returns how many there were.
+
+        Raises:
+            ConfigError: If nothing is given.
+            StoreError: If the store cannot be reached.
+
+        Example:
+            >>> cache.invalidate(tag="docs-v3")
+            0
+        """
+        if tag is None and model is None and tenant is None:
+            raise ConfigError("invalidate() needs a tag, a model or a tenant; clear() removes everything")
+        return self.store.remove(
+            Selector(
+                tag=None if tag is None else digest("tag", tag),
+                model=None if model is None else digest("model", model),
+                tenant=None if tenant is None else digest("tenant", tenant),
+            )
+        )
+
+    def clear(self) -> None:
+        """Remove every entry of every tenant. Rejections stay: a wrong match is wrong tomorrow, too."""
+        self.store.clear()
+
+    def warm(self) -> Self:
+        """Load the embedder and open the store now, so that the first request need not.
+
+        Raises:
+            CostOptError: If either cannot be had; the message says how to mend it.
+        """
+        self.store.open()
+        if self._embedder is not None:
+            self._embedder.embed_one("warm")
+        return self
+
+    def stats(self) -> CacheStats:
+        """What this object has done so far."""
+        return self._flows.tally.snapshot()
+
+    @property
+    def shadow_hits(self) -> deque[CacheHit]:
+        """With `shadow=True`, the last 1,000 hits that would have been served."""
+        return self._flows.shadow_hits
+
+    def size(self) -> StoreSize:
+        """How much lies in the store, of all tenants."""
+        return self.store.size()
+
+    def close(self) -> None:
+        """Write what is pending and give connections back."""
+        drive(self._flows.flush())
+        self.store.close()
+
+
+def _check(
+    ttl: float | None,
+    tenant: str | Callable[[], str],
+    tags: Sequence[str] | Callable[[], Sequence[str]],
+    time_budget: float,
+) -> None:
+    if ttl is not None and not 0 < ttl < math.inf:
+        raise ConfigError(f"ttl is {ttl}: give seconds greater than 0, or None to keep answers for ever")
+    if not callable(tenant) and not (isinstance(tenant, str) and tenant.strip()):
+        raise ConfigError(f"tenant is {tenant!r}: name whose answers these are, e.g. tenant='acme'")
+    if isinstance(tags, str):
+        raise ConfigError(f"tags is the string {tags!r}: give a list, tags=[{tags!r}]")
+    if not 0 < time_budget < math.inf:
+        raise ConfigError(f"time_budget is {time_budget}: give seconds greater than 0, e.g. 0.25")
+
+
+def _store(store: Store | str | None) -> Store:
+    if isinstance(store, str):
+        from costopt.caching.redis_store import RedisStore
+
+        return RedisStore(store)
+    if store is None:
+        from costopt.caching.defaults import default_store
+
+        return default_store()
+    return store

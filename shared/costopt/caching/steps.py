@@ -1,0 +1,66 @@
+"""One logic, two drivers: a flow is a generator that yields a `Step` wherever something must be waited for.
+
+`drive` carries the steps out blocking, `adrive` awaits them; what fails is thrown into the flow, which decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Flow", "Step", "adrive", "drive"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to wait for.
+
+    Attributes:
+        run: Does it, blocking.
+        arun: Does it, awaited.
+        within: Seconds after which an awaiting driver gives up; what blocks has limits of its own.
+    """
+
+    run: Callable[[], Any]
+    arun: Callable[[], Awaitable[Any]]
+    within: float | None = None
+
+
+Flow = Generator[Step, Any, T]
+
+
+def drive(flow: Flow[T]) -> T:
+    """Carry a flow out, blocking."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                value = step.run()
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(value)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def adrive(flow: Flow[T]) -> T:
+    """Carry a flow out, awaiting."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                async with asyncio.timeout(step.within):
+                    value = await step.arun()
+            except Exception as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(value)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

@@ -1,0 +1,72 @@
+"""Every exception that costopt raises on purpose.
+
+    CostOptError
+    ├── ConfigError          (also a ValueError)   an argument or option is wrong
+    ├── MissingExtraError    (also an ImportError) an optional dependency is not installed
+    ├── EmbeddingError       an embedder failed, or returned what is not an embedding
+    ├── StoreError           a cache store failed
+    │   └── StoreTimeoutError (also a TimeoutError) ... by taking longer than it may
+    └── EntryError           a stored entry is not one this version can read
+
+Inside a model call none of them reaches the application: the lever steps aside, counts the error and
+logs it once. They are raised where somebody can mend the cause: in constructors and in commands.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+__all__ = [
+    "ConfigError",
+    "CostOptError",
+    "EmbeddingError",
+    "EntryError",
+    "MissingExtraError",
+    "StoreError",
+    "StoreTimeoutError",
+    "require",
+]
+
+
+class CostOptError(Exception):
+    """Base of every error that costopt raises on purpose."""
+
+
+class ConfigError(CostOptError, ValueError):
+    """An argument or option is wrong; the message says what would be right."""
+
+
+class MissingExtraError(CostOptError, ImportError):
+    """An optional dependency is not installed; the message is the command that installs it.
+
+    Args:
+        module: The module that could not be found, e.g. ``"redisvl"``.
+        extra: The extra of costopt that brings it, e.g. ``"redis"``.
+    """
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module!r} is not installed: pip install 'costopt[{extra}]'")
+        self.module = module
+        self.extra = extra
+
+
+class EmbeddingError(CostOptError):
+    """An embedder failed, or what it returned is not an embedding."""
+
+
+class StoreError(CostOptError):
+    """A cache store failed."""
+
+
+class StoreTimeoutError(StoreError, TimeoutError):
+    """A cache store took longer than it may."""
+
+
+class EntryError(CostOptError):
+    """A stored entry is damaged, foreign, or of a version that this one cannot read."""
+
+
+def require(module: str, extra: str) -> None:
+    """Raise `MissingExtraError` unless `module` can be imported; imports nothing itself."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(module, extra)

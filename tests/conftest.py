@@ -1,0 +1,92 @@
+"""Fixtures with real Redis servers; one starts only for the tests that ask for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import redis
+
+    from tests.servers import RedisCluster, RedisServer, SentinelSetup, TlsRedisServer
+
+GIVEN_URL = "COSTOPT_TEST_REDIS_URL"
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis with search for the whole session: the one given in the environment, else our own."""
+    if url := os.environ.get(GIVEN_URL):
+        yield url
+        return
+    from tests.servers import RedisServer
+
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of `redis_url`, emptied before the test."""
+    import redis
+
+    with redis.Redis.from_url(redis_url) as client:
+        if GIVEN_URL in os.environ:
+            remove_ours(client)
+        else:
+            client.flushall()
+        yield client
+
+
+def remove_ours(client: redis.Redis) -> None:
+    """Remove the indexes and keys whose names start with costopt from a Redis that others may use."""
+    for name in client.execute_command("FT._LIST"):
+        if (name if isinstance(name, bytes) else name.encode()).startswith(b"costopt"):
+            client.execute_command("FT.DROPINDEX", name)
+    for key in client.scan_iter(match="costopt*", count=1000):
+        client.unlink(key)
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server of the test's own, to stop, kill or set up at will."""
+    from tests.servers import RedisServer
+
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster() -> Iterator[RedisCluster]:
+    from tests.servers import RedisCluster
+
+    with RedisCluster() as cluster:  # takes two seconds
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(_redis_cluster: RedisCluster) -> RedisCluster:
+    """Three masters shared by the session, emptied before the test, which must leave them running."""
+    _redis_cluster.flush()
+    return _redis_cluster
+
+
+@pytest.fixture
+def redis_sentinel() -> Iterator[SentinelSetup]:
+    """Master, replica and Sentinel of the test's own."""
+    from tests.servers import SentinelSetup
+
+    with SentinelSetup() as setup:
+        yield setup
+
+
+@pytest.fixture
+def redis_tls() -> Iterator[TlsRedisServer]:
+    """A server of the test's own that speaks TLS."""
+    from tests.servers import TlsRedisServer
+
+    with TlsRedisServer() as server:
+        yield server
