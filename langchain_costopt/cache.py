@@ -136,6 +136,10 @@ class SemanticCache(BaseCache):
         """Write what is pending and give connections back."""
         self.core.close()
 
+    async def aclose(self) -> None:
+        """`close`, and the connections of the running event loop, too."""
+        await self.core.aclose()
+
     def _request(self, prompt: str, llm_string: str) -> CacheRequest | None:
         return self.core.guarded(
             "request",

@@ -34,6 +34,7 @@ class Entry:
         text: As in `CacheRequest`.
         answer: What the model said.
         created: Unix time in seconds.
+        expires: Unix time in seconds; None for never.
         tags: The user's own labels, for `invalidate`.
     """
 
@@ -44,6 +45,7 @@ class Entry:
     text: str | None
     answer: Answer
     created: float
+    expires: float | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -62,6 +64,7 @@ def encode(entry: Entry) -> bytes:
         "model": entry.model,
         "text": entry.text,
         "created": entry.created,
+        "expires": entry.expires,
         "tags": entry.tags,
         "usage": [usage.input_tokens, usage.output_tokens, usage.cached_tokens],
         "cost": None if entry.answer.cost is None else str(entry.answer.cost),
@@ -116,6 +119,7 @@ def _entry(record: dict[str, Any]) -> Entry:
             None if cost is None else Decimal(cost),
         ),
         created=float(record["created"]),
+        expires=None if record["expires"] is None else float(record["expires"]),
         tags=tuple(str(tag) for tag in record["tags"]),
     )
 

@@ -219,9 +219,13 @@ class CacheFlows:
             return None
         started = time.monotonic()
         patience = max(_SLOW_S, deadline - started - _SEARCH_SHARE_S) if embedder.ready else _LOAD_S
+        # Before it is loaded, the embedder's first look at a text takes a while.
+        look = Step(lambda: embedder.fits(text), lambda: _afits(embedder, text), patience)
         try:
-            future = embedder.submit_whole(text)
-            vector = yield Step(lambda: future.result(patience), lambda: asyncio.wrap_future(future), patience)
+            if not (yield look):
+                return None
+            future = embedder.submit(text)
+            vector: Vector | None = yield Step(lambda: future.result(patience), lambda: asyncio.wrap_future(future), patience)
         except Exception as error:
             self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)
             self.stepped_over("embed", error)
@@ -300,10 +304,12 @@ class CacheFlows:
         if data is None:
             return None
         try:
-            return decode(data)
+            entry = decode(data)
         except EntryError as error:
             self.stepped_over("entry", error)
             return None
+        # Stores forget by themselves, but a search may still name what expired a moment ago.
+        return None if entry.expires is not None and entry.expires <= time.time() else entry
 
     def _served(self, hit: CacheHit | None) -> CacheHit | None:
         if hit is not None and self._shadow:
@@ -315,6 +321,7 @@ class CacheFlows:
         return hit
 
     def _entry(self, request: CacheRequest, answer: Answer) -> Entry:
+        now = time.time()
         return Entry(
             key=request.key,
             scope=request.scope,
@@ -322,7 +329,8 @@ class CacheFlows:
             model=request.model,
             text=request.text,
             answer=answer,
-            created=time.time(),
+            created=now,
+            expires=None if self._ttl is None else now + self._ttl,
             tags=tuple(self._tags()),
         )
 
@@ -346,6 +354,10 @@ def _hit(entry: Entry, request: CacheRequest, tier: Tier, similarity: float, rea
         tenant=entry.tenant,
         age=max(0.0, time.time() - entry.created),
     )
+
+
+async def _afits(embedder: SharedEmbedder, text: str) -> bool:
+    return embedder.fits(text) if embedder.ready else await asyncio.to_thread(embedder.fits, text)
 
 
 def _aside(run: Callable[[], Any]) -> Step:

@@ -130,8 +130,8 @@ class LocalStore:
                 "INSERT INTO entries (key, scope, tenant, model, embedder, vector, data, size, expires, used) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    entry.key, entry.scope, entry.tenant, digest("model", entry.model), self._embedder, blob, record.data,
-                    size, None if record.ttl is None else now + record.ttl, now,
+                    entry.key, entry.scope, entry.tenant, digest("model", entry.model), self._embedder, blob,
+                    record.data, size, None if record.ttl is None else now + record.ttl, now,
                 ),
             )  # fmt: skip
             seq = cursor.lastrowid
@@ -221,6 +221,10 @@ class LocalStore:
                 self._index = None
             self._reader.close()
             self._writer.close()
+
+    async def aclose(self) -> None:
+        """`close`, in a thread."""
+        await self._in_thread(self.close)
 
     async def aget(self, request: CacheRequest) -> bytes | None:
         """`get`, in a thread."""

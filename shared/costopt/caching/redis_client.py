@@ -211,7 +211,8 @@ def _aconnect(url: str, timeout: float, options: dict[str, Any]) -> Any:
 
 
 def _timeouts(timeout: float) -> dict[str, Any]:
-    return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    # RESP2: a new connection then needs two round trips less before its first answer.
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:

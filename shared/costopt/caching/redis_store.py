@@ -238,8 +238,9 @@ class RedisStore:
         self._clients.close()
 
     async def aclose(self) -> None:
-        """Give the connections of this event loop back."""
+        """`close`, and the connections of the running event loop, too."""
         await self._clients.aclose()
+        self._clients.close()
 
     # -- keys and commands -----------------------------------------------------------------------------
 

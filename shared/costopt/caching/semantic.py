@@ -18,7 +18,7 @@ from costopt.caching.store import Selector, Store, StoreSize
 from costopt.embedding import Embedder, SharedEmbedder, default_embedder
 from costopt.errors import ConfigError
 
-__all__ = ["DEFAULT_MIN_SIMILARITY", "DEFAULT_TTL_S", "SemanticCache"]
+__all__ = ["DEFAULT_MIN_SIMILARITY", "DEFAULT_TTL_S", "SemanticCache", "selector"]
 
 DEFAULT_TTL_S = 24 * 3600.0
 DEFAULT_MIN_SIMILARITY = 0.9
@@ -171,13 +171,7 @@ class SemanticCache:
         """
         if tag is None and model is None and tenant is None:
             raise ConfigError("invalidate() needs a tag, a model or a tenant; clear() removes everything")
-        return self.store.remove(
-            Selector(
-                tag=None if tag is None else digest("tag", tag),
-                model=None if model is None else digest("model", model),
-                tenant=None if tenant is None else digest("tenant", tenant),
-            )
-        )
+        return self.store.remove(selector(tag=tag, model=model, tenant=tenant))
 
     def clear(self) -> None:
         """Remove every entry of every tenant. Rejections stay: a wrong match is wrong tomorrow, too."""
@@ -211,6 +205,20 @@ class SemanticCache:
         """Write what is pending and give connections back."""
         drive(self._flows.flush())
         self.store.close()
+
+    async def aclose(self) -> None:
+        """`close`, and the connections of the running event loop, too."""
+        await adrive(self._flows.flush())
+        await self.store.aclose()
+
+
+def selector(*, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> Selector:
+    """What stores know tags, models and tenants by."""
+    return Selector(
+        tag=None if tag is None else digest("tag", tag),
+        model=None if model is None else digest("model", model),
+        tenant=None if tenant is None else digest("tenant", tenant),
+    )
 
 
 def _check(

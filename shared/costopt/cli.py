@@ -1,0 +1,200 @@
+"""The command line: data on stdout, messages and progress on stderr; exit 0, 1 (it failed), 2 (used wrongly)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from costopt.errors import ConfigError, CostOptError, require
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="Cut what an application pays for model calls.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache_app = typer.Typer(help="Look at, empty and measure a cache.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Use this Redis, not the local file.")]
+CacheFile = Annotated[Path | None, typer.Option("--path", metavar="FILE", help="Use this local file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def demo(
+    redis: Redis = None,
+    log: Annotated[
+        str | None, typer.Option("--log", metavar="FILE", help="Replay your own requests (JSONL, .gz, - for stdin).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay sample traffic through LangChain with and without the cache: calls, tokens, dollars, wrong hits."""
+    require("langchain_core", "langchain")
+    # The command line stands above the adapters; nothing below it may import them.
+    from langchain_costopt.demo import run_demo
+
+    run_demo(log=log, redis=redis, as_json=as_json, out=out, err=err)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check this installation: one line for each check, and how to mend what is wrong."""
+    from costopt.doctor import examine
+
+    checks = examine()
+    if as_json:
+        _print_json([check.as_dict() for check in checks])
+    else:
+        for check in checks:
+            mark, colour = {"ok": ("ok  ", "green"), "off": ("-   ", "dim"), "bad": ("BAD ", "red")}[check.state]
+            out.print(f"[{colour}]{mark}[/] {check.name}: {check.finding}", soft_wrap=True)
+            if check.mend:
+                out.print(f"       {check.mend}", style="yellow", soft_wrap=True, markup=False)
+    if any(check.state == "bad" for check in checks):
+        raise typer.Exit(1)
+
+
+@cache_app.command()
+def stats(redis: Redis = None, path: CacheFile = None, as_json: AsJson = False) -> None:
+    """What lies in the cache, and what it has saved so far, over all processes."""
+    with _opened(redis, path) as store:
+        size, totals = store.size(), dict(store.totals())
+    hits = sum(totals.get(tier, 0) for tier in ("exact", "semantic", "in_flight"))
+    lookups = totals.get("lookups", 0)
+    facts = {
+        "entries": size.entries,
+        "bytes": size.bytes,
+        "lookups": lookups,
+        "hits": hits,
+        "hit_rate": hits / lookups if lookups else None,
+        "exact": totals.get("exact", 0),
+        "semantic": totals.get("semantic", 0),
+        "in_flight": totals.get("in_flight", 0),
+        "stored": totals.get("stored", 0),
+        "rejected": totals.get("rejected", 0),
+        "saved_tokens": totals.get("saved_tokens", 0),
+        "saved_usd": totals.get("saved_nanousd", 0) / 1e9,
+        "unpriced_hits": totals.get("unpriced", 0),
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _shown(name, value))
+    out.print(table)
+
+
+@cache_app.command()
+def clear(
+    redis: Redis = None,
+    path: CacheFile = None,
+    tenant: Annotated[str | None, typer.Option(help="Only entries of this tenant.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only entries of this model.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove entries: all of them, or those of a tenant, a model, a tag."""
+    from costopt.caching.semantic import selector
+
+    chosen = selector(tag=tag, model=model, tenant=tenant)
+    which = ", ".join(f"{k} {v!r}" for k, v in (("tenant", tenant), ("model", model), ("tag", tag)) if v) or "ALL"
+    if not yes and not typer.confirm(f"Remove {which} entries?", err=True):
+        raise typer.Exit(1)
+    with _opened(redis, path) as store:
+        err.print(f"{store.remove(chosen)} entries removed")
+
+
+@cache_app.command("eval")
+def evaluate(
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help='JSONL of {"a", "b", "same"}; .gz; - for stdin.')],
+    min_similarity: Annotated[float | None, typer.Option(help="Least cosine similarity, in [0, 1].")] = None,
+    guards: Annotated[bool, typer.Option("--guards/--no-guards", help="Heed the guards.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Precision, recall and hit rate of the semantic tier on labelled pairs of questions."""
+    from costopt.caching import SimilarityJudge
+    from costopt.caching.evaluate import evaluate as measure
+    from costopt.caching.semantic import DEFAULT_MIN_SIMILARITY
+    from costopt.embedding import default_embedder
+
+    judge = SimilarityJudge(DEFAULT_MIN_SIMILARITY if min_similarity is None else min_similarity, guards)
+    with err.status("embedding"):
+        found = measure(_pairs(pairs), default_embedder(), judge).as_dict()
+    if as_json:
+        _print_json({"min_similarity": judge.min_similarity, "guards": guards, **found})
+        return
+    out.print(f"{found['pairs']:,} pairs, {found['same']:,} of them want the same answer")
+    out.print(f"served     {found['served']:,} ({found['hit_rate']:.1%}), {found['exact']:,} of them the same text")
+    for name in ("precision", "recall"):
+        share, bounds = found[name], found[f"{name}_interval"]
+        shown = "nothing to measure" if share is None else f"{share:.3f}  (95 % interval {bounds[0]:.3f} - {bounds[1]:.3f})"  # type: ignore[index]
+        out.print(f"{name:<10} {shown}")
+    for reason, count in sorted(found["vetoed"].items(), key=lambda item: -item[1]):  # type: ignore[attr-defined]
+        out.print(f"  kept back {count:,} by {reason}")
+
+
+def _pairs(source: str) -> Iterator[Any]:
+    from costopt.caching.evaluate import Pair
+    from costopt.jsonl import read_jsonl
+
+    for number, row in read_jsonl(source):
+        a, b, same = row.get("a"), row.get("b"), row.get("same")
+        if not isinstance(a, str) or not isinstance(b, str) or same not in (0, 1):
+            raise ConfigError(f'{source}, line {number}: a pair is {{"a": "...", "b": "...", "same": true or false}}')
+        yield Pair(a, b, bool(same))
+
+
+def _opened(redis: str | None, path: Path | None) -> Any:
+    from contextlib import closing
+
+    from costopt.caching import LocalStore, RedisStore
+    from costopt.caching.defaults import default_path, redis_url
+    from costopt.embedding import default_embedder
+
+    if redis is not None and path is not None:
+        raise ConfigError("give --redis or --path, not both")
+    url = redis or (None if path is not None else redis_url())
+    file = path or default_path()
+    if url is None and not file.exists():
+        raise ConfigError(f"there is no cache at {file}: it is made when an application first uses it")
+    # Keeping house may take its time, unlike a lookup.
+    store = RedisStore(url, timeout=5.0) if url is not None else LocalStore(file)
+    embedder = default_embedder()
+    store.bind(embedder.name, embedder.dimension)
+    return closing(store)
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if name == "saved_usd":
+        return f"${value:,.4f}"
+    return f"{value:.1%}" if name == "hit_rate" else f"{value:,}"
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def main() -> None:
+    """Entry point of the `costopt` command."""
+    try:
+        app()
+    except CostOptError as error:
+        # No markup: a message may well name costopt[redis].
+        err.print(f"costopt: {error}", style="red", soft_wrap=True, markup=False)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

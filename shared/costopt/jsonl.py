@@ -1,0 +1,61 @@
+"""Reading JSON lines: a file, a gzip'd file, or standard input ("-")."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from costopt.errors import ConfigError
+
+__all__ = ["read_jsonl"]
+
+
+def read_jsonl(source: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file with their line numbers, counted from 1; blank lines are passed over.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a line is not a JSON object; names the line.
+
+    Example:
+        >>> _ = (tmp / "pairs.jsonl").write_text('{"a": 1}\\n\\n{"a": 2}\\n')
+        >>> list(read_jsonl(tmp / "pairs.jsonl"))
+        [(1, {'a': 1}), (3, {'a': 2})]
+    """
+    with _open(source) as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _object(line, source, number)
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source} cannot be read: {error}") from error
+
+
+def _object(line: str, source: str | Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}, line {number}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f"{source}, line {number}: a JSON object is expected, not {type(row).__name__}")
+    return row
+
+
+@contextmanager
+def _open(source: str | Path) -> Iterator[IO[str]]:
+    try:
+        opened: Any
+        if str(source) == "-":
+            opened = nullcontext(sys.stdin)
+        elif str(source).endswith(".gz"):
+            opened = gzip.open(source, "rt", encoding="utf-8")
+        else:
+            opened = open(source, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror or error}") from error
+    with opened as lines:
+        yield lines

@@ -1,0 +1,47 @@
+"""A cache over each store, with the real embedder; patient, because what is tested here is not speed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from costopt import LocalStore, RedisStore
+from langchain_costopt import SemanticCache
+
+MakeCache = Callable[..., SemanticCache]
+
+
+@pytest.fixture(params=["local", "redis"])
+def make_cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeCache]:
+    """A function that makes caches over one store; options are those of `SemanticCache`."""
+    made: list[SemanticCache] = []
+    if request.param == "redis":
+        request.getfixturevalue("redis_client")
+        url = request.getfixturevalue("redis_url")
+
+    def make(**options: Any) -> SemanticCache:
+        store = LocalStore(tmp_path / "cache.db") if request.param == "local" else RedisStore(url, timeout=5.0)
+        cache = SemanticCache(store, **{"time_budget": 10.0, **options}).warm()
+        made.append(cache)
+        return cache
+
+    yield make
+    for cache in made:
+        cache.close()
+
+
+@pytest.fixture
+async def make_async_cache(make_cache: MakeCache) -> AsyncIterator[MakeCache]:
+    """`make_cache` for asyncio tests: the connections of their event loop are closed, too."""
+    made: list[SemanticCache] = []
+
+    def make(**options: Any) -> SemanticCache:
+        made.append(make_cache(**options))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        await cache.aclose()
