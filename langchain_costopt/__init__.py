@@ -1,17 +1,19 @@
 """costopt for LangChain: `set_llm_cache(SemanticCache())`."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_costopt.cache import SemanticCache
+    from langchain_costopt.streaming import StreamCache
 
-__all__ = ["SemanticCache"]
+__all__ = ["SemanticCache", "StreamCache"]
+
+_HOMES = {"SemanticCache": "langchain_costopt.cache", "StreamCache": "langchain_costopt.streaming"}
 
 
 def __getattr__(name: str) -> Any:
     # At first use: importing this package must not cost what using it does.
-    if name == "SemanticCache":
-        from langchain_costopt.cache import SemanticCache
-
-        return SemanticCache
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

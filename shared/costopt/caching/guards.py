@@ -79,7 +79,7 @@ _STOP = _words(
     through within per via vs versus also too just even still yet ever any some all each every both either neither
     own same other others another more most much many few less least lot lots very really quite i'm i've i'd i'll
     it's what's how's who's that's let's you're they're we're one one's someone somebody anyone oneself myself
-    yourself themselves s t re ve ll d m etc without"""
+    yourself themselves s t re ve ll d m etc without please kindly thanks thank"""
 )
 # Words that frame a request but do not say what it is about.
 _FRAME = _words(
@@ -211,6 +211,8 @@ _SPOKEN = _by_language(
     vad jag en ett den det som på av för varför kan med min; ru: и в не на что как я с это для по где почему мой
     можно"""
 )
+_STOP = _STOP.union(*_SPOKEN.values())
+_MEASURED = frozenset(word for word in (*_UNIT, *_AFTER_NUMBER) if len(word) > 1)  # for the guard of units
 _TONGUES = _heads(
     """english englisch anglais inglés | german deutsch allemand alemán | french französisch français francés | spanish
     spanisch espagnol español castilian | italian italienisch italien italiano | portuguese portugiesisch | dutch
@@ -352,7 +354,7 @@ def _squash(text: str) -> str:
 
 
 def _weighty(word: str) -> bool:
-    return word not in _STOP and word not in _FRAME and word not in _UNIT and word[0].isalpha()
+    return word not in _STOP and word not in _FRAME and word not in _MEASURED and word[0].isalpha()
 
 
 def _content(words: Sequence[str]) -> list[str]:
@@ -361,6 +363,8 @@ def _content(words: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=16384)
 def _canonical(word: str) -> str:
+    if not word.isascii():
+        word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c)) or word
     stem = _stem(word)
     return _SAME_STEM.get(stem, stem)
 
@@ -374,6 +378,7 @@ def _stem(word: str) -> str:
 
 
 _SAME_STEM = {_stem(word): _stem(head) for word, head in _SAME.items()}
+_MEASURES = frozenset(map(_canonical, _HOW))
 
 
 def _numbers(tokens: Sequence[str], lows: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -475,8 +480,11 @@ def _poles(lows: Sequence[str]) -> dict[int, set[int]]:
 def _routes(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for i, word in enumerate(words):
         if word in _CONNECTORS:
-            ends = _content(words[max(0, i - 2) : i]), _content(words[i + 1 : i + 3])
-            left, right = ends[::-1] if word == "from" else ends
+            # "Go" is a name here, so words that frame a request are not left out.
+            near = (words[max(0, i - 2) : i], words[i + 1 : i + 3])
+            left, right = ([_canonical(w) for w in part if w not in _STOP] for part in near)
+            if word == "from":
+                left, right = right, left
             yield from ((_CONNECTORS[word], x, y) for x in left for y in right if x != y)
 
 
@@ -657,7 +665,7 @@ def _scope(a: Features, b: Features) -> bool:
         return True
     if not a.asks or not b.asks or not a.asks.isdisjoint(b.asks):
         return False
-    return not _missing(a.content, b) and not _missing(b.content, a)
+    return _MEASURES.issuperset(_missing(a.content, b)) and _MEASURES.issuperset(_missing(b.content, a))
 
 
 def _passage(a: Features, b: Features) -> bool:
@@ -673,7 +681,7 @@ def _rest(of: Features, shared: frozenset[int]) -> set[str]:
     starts = [i for i in range(len(of.words) - _PASSAGE + 1) if hash(of.words[i : i + _PASSAGE]) in shared]
     covered = {i + k for i in starts for k in range(_PASSAGE)}
     left = {word for i, word in enumerate(of.words) if i not in covered}
-    return {_canonical(word) for word in left - _STOP - _UNIT.keys()}
+    return {_canonical(word) for word in left - _STOP - _MEASURED}
 
 
 GUARDS: Mapping[str, Callable[[Features, Features], bool]] = MappingProxyType(
