@@ -192,4 +192,4 @@ def test_the_scope_is_the_same_in_every_process(make_cache: MakeCache) -> None:
     assert isinstance(cache, SemanticCache)
     first = cache.core.request([{"role": "user", "content": QUESTION}], model="m", params=params)
     assert first == cache.core.request([{"role": "user", "content": QUESTION}], model="m", params=again)
-    assert first.key == "REPLACED"
+    assert first.key == "73a7e8e5479b486f9756e22f1e70de63aa801a19"

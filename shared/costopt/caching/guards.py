@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 
 __all__ = ["GUARDS", "MAX_CHARS", "Features", "features", "veto"]
@@ -338,7 +339,7 @@ def features(text: str) -> Features:
         negations=tuple(_negations(lows, language)),
         script=_script(text),
         language=language,
-        targets=frozenset(_TONGUES[low] for i, low in enumerate(lows) if low in _TONGUES and lows[i - 1] in _INTO),
+        targets=frozenset(_TONGUES[low] for before, low in pairwise(lows) if low in _TONGUES and before in _INTO),
         poles=_poles(lows),
         routes=frozenset(_routes(words)),
         # German capitalises every noun.

@@ -114,7 +114,7 @@ def build_request(
     last = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=None)
     text: str | None = None
     context = ""
-    ordinals: dict[Any, int] = {}
+    ids = _CallIds()
     turns: list[Any] = []
     for i, message in enumerate(messages):
         if i == last:
@@ -123,7 +123,7 @@ def build_request(
                 context, text = _apply(split, text)
                 context, text = normalise(context), normalise(text) or None
             message = {**message, "content": rest if text is not None else message.get("content")}
-        turns.append(_turn(message, ordinals))
+        turns.append(_turn(message, ids))
     tenant_digest = digest("tenant", tenant)
     scope = digest(
         "scope",
@@ -187,37 +187,53 @@ def _text_of(block: Any) -> str | None:
     return None
 
 
-def _turn(message: Message, ordinals: dict[Any, int]) -> dict[str, Any]:
+class _CallIds:
+    """Tool calls by their place in the conversation: providers make up a new id at every call."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._count = 0
+
+    def add(self, call_id: Any) -> None:
+        self._places[str(call_id)] = self._count
+        self._count += 1
+
+    def place(self, call_id: Any) -> int | None:
+        if call_id is None:
+            return None
+        if str(call_id) not in self._places:
+            self.add(call_id)
+        return self._places[str(call_id)]
+
+
+def _turn(message: Message, ids: _CallIds) -> dict[str, Any]:
     """The message without what is volatile, its call ids replaced by their order of appearance."""
-    calls = [
-        {"call": _ordinal(call.get("id"), ordinals), "name": call.get("name"), "args": call.get("args")}
-        for call in message.get("tool_calls") or ()
-    ]
+    calls = []
+    for call in message.get("tool_calls") or ():
+        # Always the next number: there are models that give every call the same id.
+        ids.add(call.get("id"))
+        calls.append({"name": call.get("name"), "args": call.get("args")})
     turn = {
         "role": message.get("role"),
-        "content": _content(message.get("content"), ordinals),
+        "content": _content(message.get("content"), ids),
         "name": message.get("name"),
         "calls": calls,
-        "answers": _ordinal(message.get("tool_call_id"), ordinals),
-        "extra": _clean(message.get("extra") or {}, ordinals),
+        "answers": ids.place(message.get("tool_call_id")),
+        "extra": _clean(message.get("extra") or {}, ids),
     }
     return {name: value for name, value in turn.items() if value not in (None, "", [], {})}
 
 
-def _content(content: Any, ordinals: dict[Any, int]) -> Any:
+def _content(content: Any, ids: _CallIds) -> Any:
     if not isinstance(content, list):
         return content
     text, rest = _loose(content)
-    return text if text is not None and not rest else _clean(content, ordinals)
+    return text if text is not None and not rest else _clean(content, ids)
 
 
-def _ordinal(call_id: Any, ordinals: dict[Any, int]) -> int | None:
-    return None if call_id is None else ordinals.setdefault(str(call_id), len(ordinals))
-
-
-def _clean(value: Any, ordinals: dict[Any, int]) -> Any:
+def _clean(value: Any, ids: _CallIds) -> Any:
     if isinstance(value, list | tuple):
-        return [_clean(item, ordinals) for item in value]
+        return [_clean(item, ids) for item in value]
     if not isinstance(value, Mapping):
         return value
     kind = value.get("type")
@@ -226,7 +242,7 @@ def _clean(value: Any, ordinals: dict[Any, int]) -> Any:
         if item is None or name in _VOLATILE or (name == "id" and kind in _SELF_NAMED - _CALL_BLOCKS):
             continue
         if name in _CALL_REFERENCES or (name == "id" and kind in _CALL_BLOCKS):
-            cleaned[name] = _ordinal(item, ordinals)
+            cleaned[name] = ids.place(item)
         else:
-            cleaned[name] = _clean(item, ordinals)
+            cleaned[name] = _clean(item, ids)
     return cleaned

@@ -63,6 +63,7 @@ NEAR_MISSES = {
         ("Explain the flag `-v` of the tool", "Explain the flag `-V` of the tool"),
         ("Open issues about login label:bug", "Open issues about login label:docs"),
         ("Read www.example.com for me", "Read www.example.net for me"),
+        ("Summarise https://example.com/a", "Summarise the article"),
     ],
     "language": [
         ("Translate this into French", "Translate this into German"),
@@ -128,6 +129,7 @@ NEAR_MISSES = {
         ("Visa rules for Austria", "Visa rules for Australia"),
         ("How do dolphins sleep?", "How do giraffes sleep?"),
         ("Best running shoes for flat feet", "Best hiking shoes for flat feet"),
+        ("Is it worth moving to Paris for work?", "For work, is a move to London worth it?"),
     ],
     "scope": [
         ("Show the results as JSON", "Show the results as CSV"),
@@ -152,6 +154,7 @@ NEAR_MISSES = {
             ("What happens to the rest?", "Is overtime covered?"),
             ("Shorten the text.", "Rate the style."),
             ("Find spelling errors.", "Find legal risks."),
+            ("", "Rewrite it for the whole team."),
         ]
     ]
     + [
@@ -224,6 +227,7 @@ PARAPHRASES = {
         ("How do I not oversleep?", "How do I avoid to oversleep?"),
         ("Chess is a sport, isn't it?", "Chess is a sport?"),
         ("Who is not only rich but also kind?", "Who is rich and kind?"),
+        ("Should I rent a flat or not?", "Should I rent a flat?"),
     ],
     "direction": [
         ("Differences between Rust and Go", "Differences between Go and Rust"),
@@ -249,6 +253,9 @@ PARAPHRASES = {
         ("Best beaches in Portugal", "What are Portugal's best beaches?"),
         ("What is the weather in Berlin?", "Berlin weather"),
         ("Who was Leonardo da Vinci?", "Who was Leonardo da Vincci?"),
+        ("The best movie of the year", "The best film of the year"),
+        ("How do I clean a leather sofa?", "How do I wash a leather sofa?"),
+        ("What is AI?", "What is artificial intelligence?"),
     ],
     "scope": [
         ("Show the results as JSON", "Return the results in JSON"),
@@ -310,9 +317,32 @@ def test_longer_texts_are_not_looked_at():
 
 _PIECES = st.sampled_from(
     [
-        *"not n't don't no 3 1,000 1,0 5k $ € km °C per day from to than A Paris paris US II May 'x' \" ` ``` site:a".split(),
-        *"/a/b/c a@b.c https://x.y un do undo enable disable the what why how many in German ist das ß ſ İ ﬁ Σ ς".split(),
-        *["②", "½", "٣", "漢", "か", "ไ", "\n", "\x00", "\ud800", "\u200f", "💥", ". ", "? ", "9" * 30],
+        *"not n't don't no 3 1,000 1,0 5k $ € km °C per day from to than A Paris paris US II May 'x' \" ` ```".split(),
+        *"site:a /a/b/c a@b.c https://x.y un do undo enable disable the what why how many in German".split(),
+        *[
+            "ist",
+            "das",
+            "ß",
+            "ſ",
+            "İ",
+            "ﬁ",
+            "Σ",
+            "ς",
+            "②",
+            "½",
+            "٣",
+            "漢",
+            "か",
+            "ไ",
+            "\n",
+            "\x00",
+            "\ud800",
+            "\u200f",
+            "💥",
+            ". ",
+            "? ",
+            "9" * 30,
+        ],
         "what is the best way to do it when nobody is at home",
     ]
 )

@@ -1,0 +1,1 @@
+"""What costopt costs and saves, measured beside what it replaces: `make bench`."""

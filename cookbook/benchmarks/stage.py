@@ -1,0 +1,164 @@
+"""Caches of every size, filled once and shared by the benchmarks of lookups."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import redis
+from langchain_core.load import dumps
+from langchain_core.messages import HumanMessage, SystemMessage
+
+from cookbook.benchmarks.material import MODEL, Options, Vectors, embedded, fill, model, questions
+from costopt import LocalStore, RedisStore, SharedEmbedder, SimilarityJudge
+from costopt.caching.request import CacheRequest, normalise
+from langchain_costopt import SemanticCache
+from tests.servers import RedisServer
+
+__all__ = ["KINDS", "LLM", "Probe", "Stage", "stage"]
+
+LLM = f"[('model_name', '{MODEL}'), ('stop', None), ('temperature', 0.0)]---"
+KINDS = ("one scope", "half in one scope", "scopes of 250", "singletons")
+_MID = 250
+_FORMS = ("{}, please?", "{} please", "Please tell me: {}?", "Hello, {}?", "{}? Thanks!", "Tell me, {}?")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Another wording of a stored question: a lookup that hits in the semantic tier."""
+
+    row: int
+    text: str
+    prompt: str
+    request: CacheRequest
+
+
+@dataclass
+class Stage:
+    """Redis, the questions, and a cache for each (store, layout, size)."""
+
+    options: Options
+    server: RedisServer = field(default_factory=RedisServer)
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="costopt-bench-")))
+    caches: dict[tuple[str, str, int], SemanticCache] = field(default_factory=dict)
+    filled_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.texts, self.source = questions(self.options, self.options.sizes[-1])
+        self.vectors: Vectors = embedded(self.texts)
+        self.raw: Any = redis.Redis.from_url(self.server.url)
+        plan = [("one", size) for size in self.options.sizes]
+        plan += [("many", size) for size in (self.options.sizes[0], self.options.sizes[-1])]
+        with ThreadPoolExecutor(2) as pool:
+            # Redis builds its index in its own process meanwhile.
+            list(pool.map(lambda kind: [self._fill(kind, layout, size) for layout, size in plan], ("redis", "local")))
+        # What is loaded now stays: the collector need not look at it in the middle of a lookup.
+        gc.collect()
+        gc.freeze()
+
+    def cache(self, kind: str, layout: str, size: int) -> SemanticCache:
+        """The adapter over a filled store; `.core` is the core."""
+        return self.caches[kind, layout, size]
+
+    def scope(self, layout: str, size: int, row: int) -> str | None:
+        """The system prompt that a row was asked under."""
+        if layout == "one":
+            return None
+        if row < size // 2:
+            return "You answer for everybody."
+        if row < size * 3 // 4:
+            return f"You answer for group {(row - size // 2) // _MID}."
+        return f"You answer for customer {row} alone."
+
+    def prompt(self, text: str, scope: str | None) -> str:
+        """What LangChain hands to its cache for a chat model."""
+        system = [] if scope is None else [SystemMessage(scope)]
+        return str(dumps([*system, HumanMessage(text)]))
+
+    def request(self, text: str, scope: str | None, cache: SemanticCache) -> CacheRequest:
+        """The same as the core sees it."""
+        system = [] if scope is None else [{"role": "system", "content": scope}]
+        return cache.core.request([*system, {"role": "user", "content": text}], model=MODEL, params=LLM)
+
+    def probes(self, layout: str, size: int, kind: str, count: int, seed: int) -> list[Probe]:
+        """Different wordings of stored questions, such as the default judge accepts."""
+        low, high = {
+            "one scope": (0, size),
+            "half in one scope": (0, size // 2),
+            "scopes of 250": (size // 2, size * 3 // 4),
+            "singletons": (size * 3 // 4, size),
+        }[kind]
+        chosen, found, seen = random.Random(f"{seed}{kind}{size}"), list[Probe](), set[str]()
+        judge, cache = SimilarityJudge(0.9), self.cache("redis", layout, size)
+        while len(found) < count:
+            rows = [chosen.randrange(low, high) for _ in range(64)]
+            texts = [_reworded(self.texts[row], chosen) for row in rows]
+            for row, text, vector in zip(rows, texts, model().embed(texts), strict=True):
+                similarity = float(vector @ self.vectors[row])
+                if text not in seen and judge.judge(text, [(self.texts[row], similarity)])[0].accepted:
+                    seen.add(text)
+                    scope = self.scope(layout, size, row)
+                    found.append(Probe(row, text, self.prompt(text, scope), self.request(text, scope, cache)))
+        return found[:count]
+
+    def close(self) -> None:
+        """Give everything back."""
+        for cache in self.caches.values():
+            cache.close()
+        self.server.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _fill(self, kind: str, layout: str, size: int) -> None:
+        started = time.perf_counter()
+        name = f"{layout}{size}"
+        store = (
+            RedisStore(self.server.url, namespace=f"bench{name}", timeout=5.0)
+            if kind == "redis"
+            else LocalStore(self.folder / f"{name}.db")
+        )
+        # A memo and a dispatcher of its own, over the same model.
+        cache = SemanticCache(store, embedder=SharedEmbedder(model(), memo_size=100_000))
+        store.open()
+        fill(store, self._requests(layout, size, cache), self.vectors)
+        if kind == "redis":
+            self._until_indexed(f"bench{name}", size)
+        self.caches[kind, layout, size] = cache
+        self.filled_s[f"{kind}, {layout}, {size:,}"] = time.perf_counter() - started
+
+    def _requests(self, layout: str, size: int, cache: SemanticCache) -> Iterator[tuple[int, CacheRequest]]:
+        for row in range(size):
+            yield row, self.request(self.texts[row], self.scope(layout, size, row), cache)
+
+    def _until_indexed(self, namespace: str, size: int) -> None:
+        store = self.cache_store_index(namespace)
+        while int(self.raw.ft(store).info()["num_docs"]) < size:
+            time.sleep(0.1)
+
+    def cache_store_index(self, namespace: str) -> str:
+        """Name of the search index of a namespace."""
+        names = [name.decode() for name in self.raw.execute_command("FT._LIST")]
+        return next(name for name in names if name.startswith(f"{namespace}:"))
+
+
+def _reworded(text: str, chosen: random.Random) -> str:
+    bare = text.rstrip("?!. ")
+    return normalise(chosen.choice(_FORMS).format(bare))
+
+
+@lru_cache(maxsize=1)
+def stage(options: Options) -> Stage:
+    """The one stage of this run."""
+    made = Stage(options)
+    atexit.register(made.close)
+    return made

