@@ -190,18 +190,20 @@ def _request(row: Mapping[str, Any], where: str) -> Request:
     )
 
 
-def replay(requests: Sequence[Request], name: str, cache: SemanticCache | None, tenant: list[str]) -> Iterator[Outcome]:
-    """Send every request, in order; yields the same outcome again after each one, for a progress bar.
+def replay(
+    requests: Sequence[Request], outcome: Outcome, cache: SemanticCache | None, tenant: list[str]
+) -> Iterator[Request]:
+    """Send every request, in order, and count; yields each when it is answered.
 
     Args:
         requests: The log.
-        name: Name of this set-up.
+        outcome: Where to count.
         cache: The cache in front of the model; None for none.
         tenant: A cell that the cache's `tenant=` function reads.
     """
     labelled = all(request.answer_id is not None for request in requests)
     ids = {request.answer: request.answer_id for request in requests}
-    outcome = Outcome(name, wrong=0 if labelled else None)
+    outcome.wrong = 0 if labelled else None
     for request in requests:
         tenant[0] = request.tenant
         # `cache=False` and not None: None means the global cache, if there is one.
@@ -217,7 +219,7 @@ def replay(requests: Sequence[Request], name: str, cache: SemanticCache | None, 
         message = model.invoke(messages)
         outcome.lookups_s.append(time.perf_counter() - started)
         _count(outcome, request, message, ids)
-        yield outcome
+        yield request
 
 
 def _count(outcome: Outcome, request: Request, message: AIMessage, ids: Mapping[str, str | None]) -> None:
@@ -255,7 +257,7 @@ def run_demo(*, log: str | None, redis: str | None, as_json: bool, out: Console,
             tenant = ["default"]
             with _cache(redis, options, tenant) as cache:
                 outcome = Outcome(name)
-                for outcome in replay(requests, name, cache, tenant):
+                for _ in replay(requests, outcome, cache, tenant):
                     progress.advance(bar)
                 outcomes.append(outcome)
     if as_json:

@@ -80,7 +80,9 @@ class StreamCache(BaseChatModel):
             return self.cache
         return None if self.cache is False else get_llm_cache()
 
-    def _cache_key(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[str, str]:
+    def _cache_key(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[str, str]:
         # As `invoke` makes them, so that both find each other's answers; how it is sent is no part of it.
         params = {name: value for name, value in kwargs.items() if name not in ("stream", "stream_usage")}
         plain = [message.model_copy(update={"id": None}) for message in messages]

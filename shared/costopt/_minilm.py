@@ -34,6 +34,7 @@ _LAYER_PARTS = (
     "output.dense",
     "output.LayerNorm",
 )
+_UNKNOWN_TOKEN = 100  # [UNK]
 _WINDOW_TOKENS = 256  # as sentence-transformers runs this model; it was trained on 128
 _PREFIX_CHARS = 4_096  # nearly always more than a window; spares tokenising a whole 1 MB text
 _NEVER_FITS_CHARS = 20_000
@@ -143,11 +144,15 @@ class MiniLMEmbedder:
         return rows
 
     def fits(self, text: str) -> bool:
-        """Whether all of `text` lies within the window of 256 tokens; cheap for any length."""
-        # The tokenizer makes at most 3 tokens of a character (Hangul, split into its letters), and adds 2.
-        if len(text) * 3 + 2 <= _WINDOW_TOKENS:
-            return True
-        return len(text) <= _NEVER_FITS_CHARS and not self._encode(text).overflowing
+        """Whether the vector tells of all of `text`: nothing beyond 256 tokens, nothing the vocabulary lacks.
+
+        A word of over 100 letters, most emoji and many rare characters are one and the same unknown token:
+        texts that differ only there have one vector.
+        """
+        if len(text) > _NEVER_FITS_CHARS or _printable(text) != text:
+            return False
+        encoding = self._encode(text)
+        return not encoding.overflowing and _UNKNOWN_TOKEN not in encoding.ids
 
     def _encode(self, text: str) -> Any:
         tokenizer = self._tokenizer or self._get_tokenizer()

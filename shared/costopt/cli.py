@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from costopt.errors import ConfigError, CostOptError, require
@@ -60,7 +61,7 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         for check in checks:
             mark, colour = {"ok": ("ok  ", "green"), "off": ("-   ", "dim"), "bad": ("BAD ", "red")}[check.state]
-            out.print(f"[{colour}]{mark}[/] {check.name}: {check.finding}", soft_wrap=True)
+            out.print(f"[{colour}]{mark}[/] {escape(f'{check.name}: {check.finding}')}", soft_wrap=True)
             if check.mend:
                 out.print(f"       {check.mend}", style="yellow", soft_wrap=True, markup=False)
     if any(check.state == "bad" for check in checks):
@@ -128,22 +129,26 @@ def evaluate(
     """Precision, recall and hit rate of the semantic tier on labelled pairs of questions."""
     from costopt.caching import SimilarityJudge
     from costopt.caching.evaluate import evaluate as measure
+    from costopt.caching.evaluate import interval
     from costopt.caching.semantic import DEFAULT_MIN_SIMILARITY
     from costopt.embedding import default_embedder
 
     judge = SimilarityJudge(DEFAULT_MIN_SIMILARITY if min_similarity is None else min_similarity, guards)
     with err.status("embedding"):
-        found = measure(_pairs(pairs), default_embedder(), judge).as_dict()
+        found = measure(_pairs(pairs), default_embedder(), judge)
     if as_json:
-        _print_json({"min_similarity": judge.min_similarity, "guards": guards, **found})
+        _print_json({"min_similarity": judge.min_similarity, "guards": guards, **found.as_dict()})
         return
-    out.print(f"{found['pairs']:,} pairs, {found['same']:,} of them want the same answer")
-    out.print(f"served     {found['served']:,} ({found['hit_rate']:.1%}), {found['exact']:,} of them the same text")
-    for name in ("precision", "recall"):
-        share, bounds = found[name], found[f"{name}_interval"]
-        shown = "nothing to measure" if share is None else f"{share:.3f}  (95 % interval {bounds[0]:.3f} - {bounds[1]:.3f})"  # type: ignore[index]
-        out.print(f"{name:<10} {shown}")
-    for reason, count in sorted(found["vetoed"].items(), key=lambda item: -item[1]):  # type: ignore[attr-defined]
+    out.print(f"{found.pairs:,} pairs, {found.same:,} of them want the same answer")
+    out.print(f"served     {found.served:,} ({found.hit_rate:.1%}), {found.exact:,} of them the same text")
+    for name, share, bounds in (
+        ("precision", found.precision, interval(found.right, found.served)),
+        ("recall", found.recall, interval(found.right, found.same)),
+    ):
+        shown = "nothing to measure" if share is None else f"{share:.3f}"
+        between = "" if bounds is None else f"  (95 % interval {bounds[0]:.3f} - {bounds[1]:.3f})"
+        out.print(f"{name:<10} {shown}{between}")
+    for reason, count in sorted(found.vetoed.items(), key=lambda item: -item[1]):
         out.print(f"  kept back {count:,} by {reason}")
 
 

@@ -35,7 +35,7 @@ _LONG_KEY_CHARS = 512
 class Embedder(Protocol):
     """What every lever asks of an embedding model. Must be safe to call from any thread.
 
-    It may also have `fits(text) -> bool` (does all of the text fit into the model's window?) and
+    It may also have `fits(text) -> bool` (would its vector tell of all of the text?) and
     `loaded: bool` (is it ready to answer without delay?).
     """
 
@@ -52,7 +52,7 @@ class Embedder(Protocol):
 
 
 def fits(embedder: Embedder, text: str) -> bool:
-    """Say whether the embedder would see all of `text`, by its own word or else up to 1,000 characters.
+    """Say whether the vector would tell of all of `text`, by the embedder's word or else up to 1,000 characters.
 
     Example:
         >>> fits(MiniLMEmbedder(), "How do I reset my password?")
@@ -118,7 +118,7 @@ class SharedEmbedder:
         return bool(getattr(self._embedder, "loaded", True))
 
     def fits(self, text: str) -> bool:
-        """Whether the embedder would see all of `text`."""
+        """Whether the vector would tell of all of `text`."""
         return fits(self._embedder, text)
 
     def submit(self, text: str) -> Future[Vectors]:

@@ -68,5 +68,9 @@ class EntryError(CostOptError):
 
 def require(module: str, extra: str) -> None:
     """Raise `MissingExtraError` unless `module` can be imported; imports nothing itself."""
-    if importlib.util.find_spec(module) is None:
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
         raise MissingExtraError(module, extra)

@@ -6,7 +6,7 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,13 +16,13 @@ __all__ = ["read_jsonl"]
 
 
 def read_jsonl(source: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file with their line numbers, counted from 1; blank lines are passed over.
+    r"""The objects of a file with their line numbers, counted from 1; blank lines are passed over.
 
     Raises:
         ConfigError: If the file cannot be read, or a line is not a JSON object; names the line.
 
     Example:
-        >>> _ = (tmp / "pairs.jsonl").write_text('{"a": 1}\\n\\n{"a": 2}\\n')
+        >>> _ = (tmp / "pairs.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
         >>> list(read_jsonl(tmp / "pairs.jsonl"))
         [(1, {'a': 1}), (3, {'a': 2})]
     """
@@ -47,15 +47,13 @@ def _object(line: str, source: str | Path, number: int) -> dict[str, Any]:
 
 @contextmanager
 def _open(source: str | Path) -> Iterator[IO[str]]:
+    if str(source) == "-":
+        yield sys.stdin
+        return
+    opener: Any = gzip.open if str(source).endswith(".gz") else open
     try:
-        opened: Any
-        if str(source) == "-":
-            opened = nullcontext(sys.stdin)
-        elif str(source).endswith(".gz"):
-            opened = gzip.open(source, "rt", encoding="utf-8")
-        else:
-            opened = open(source, encoding="utf-8")
+        file = opener(source, "rt", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{source} cannot be read: {error.strerror or error}") from error
-    with opened as lines:
-        yield lines
+    with file:
+        yield file

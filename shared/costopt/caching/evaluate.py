@@ -105,14 +105,10 @@ def evaluate(pairs: Iterable[Pair], embedder: Embedder, judge: Judge) -> Evaluat
         _count(batch, embedder, judge, counts, vetoed)
     if not counts["pairs"]:
         raise ConfigError('there are no pairs: give lines of {"a": "...", "b": "...", "same": true}')
-    return Evaluation(
-        counts["pairs"], counts["same"], counts["served"], counts["right"], counts["exact"], dict(vetoed)
-    )
+    return Evaluation(counts["pairs"], counts["same"], counts["served"], counts["right"], counts["exact"], dict(vetoed))
 
 
-def _count(
-    batch: Sequence[Pair], embedder: Embedder, judge: Judge, counts: Counter[str], vetoed: Counter[str]
-) -> None:
+def _count(batch: Sequence[Pair], embedder: Embedder, judge: Judge, counts: Counter[str], vetoed: Counter[str]) -> None:
     texts = [(normalise(pair.a), normalise(pair.b)) for pair in batch]
     vectors = embedder.embed([text for both in texts for text in both])
     for i, (pair, (stored, asked)) in enumerate(zip(batch, texts, strict=True)):

@@ -225,7 +225,8 @@ class CacheFlows:
             if not (yield look):
                 return None
             future = embedder.submit(text)
-            vector: Vector | None = yield Step(lambda: future.result(patience), lambda: asyncio.wrap_future(future), patience)
+            wait = Step(lambda: future.result(patience), lambda: asyncio.wrap_future(future), patience)
+            vector: Vector | None = yield wait
         except Exception as error:
             self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)
             self.stepped_over("embed", error)

@@ -1,0 +1,57 @@
+"""The whole way: ChatOpenAI by the real SDK against a server on loopback, counted by that server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from tests.langchain.conftest import MakeCache
+from tests.langchain.test_scope import PARAPHRASE, QUESTION, UNRELATED, tier
+from tests.openai_server import OpenAIServer, openai_server
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with openai_server() as server:
+        yield server
+
+
+def chat(server: OpenAIServer, cache: object, **options: object) -> ChatOpenAI:
+    return ChatOpenAI(
+        base_url=server.url, api_key=SecretStr("sk-none"), cache=cache, **{"model": "gpt-4o-mini", **options}
+    )
+
+
+def test_the_server_sees_only_what_was_not_asked_before(make_cache: MakeCache, server: OpenAIServer) -> None:
+    cache = make_cache()
+    llm = chat(server, cache)
+    system = SystemMessage("You are the assistant of a bookshop. " * 60)
+    first = llm.invoke([system, HumanMessage(QUESTION)])
+    again = llm.invoke([system, HumanMessage(PARAPHRASE)])
+    assert (again.content, tier(again)) == (first.content, "semantic")
+    for question in UNRELATED:
+        assert tier(llm.invoke([system, HumanMessage(question)])) is None
+    assert len(server.requests) == 1 + len(UNRELATED)
+    assert cache.stats().saved_tokens == 42
+    assert again.response_metadata["model_name"] == "gpt-4o-mini"
+    assert "token_usage" not in again.response_metadata
+
+
+def test_another_model_or_temperature_is_asked(make_cache: MakeCache, server: OpenAIServer) -> None:
+    cache = make_cache()
+    for llm in (chat(server, cache), chat(server, cache, model="gpt-4o"), chat(server, cache, temperature=0.7)):
+        assert tier(llm.invoke(QUESTION)) is None
+        assert tier(llm.invoke(PARAPHRASE)) == "semantic"
+    assert cache.invalidate(model="gpt-4o") == 1
+
+
+async def test_the_same_with_asyncio(make_async_cache: MakeCache, server: OpenAIServer) -> None:
+    llm = chat(server, make_async_cache())
+    await llm.ainvoke(QUESTION)
+    assert tier(await llm.ainvoke(QUESTION)) == "exact"
+    assert tier(await llm.ainvoke(PARAPHRASE)) == "semantic"
+    assert len(server.requests) == 1
