@@ -47,6 +47,7 @@ from costopt.caching.lexicon import (
     SCALE,
     SPOKEN,
     STOP,
+    STOPPERS,
     TAG,
     THOUSANDS,
     TOKEN,
@@ -73,8 +74,10 @@ class Features:
     perhaps_numbers: frozenset[str]  # "first", "March": may stand for a number, need not
     dates: frozenset[str]
     units: Mapping[str, set[str]]  # by dimension
+    counted: Mapping[str, set[str]]  # by number: the unit or the stem of the word right after it
     literals: frozenset[tuple[str, bool]]  # quotes, code, addresses; True if it must be equal to the letter
     negations: tuple[str, ...]  # stems of what is denied; "" for what is excluded
+    stopped: frozenset[str]  # stems of what shall be no more
     script: str
     language: str  # "" if not sure
     targets: frozenset[str]  # languages to answer in
@@ -108,8 +111,10 @@ def features(text: str) -> Features:
         perhaps_numbers=perhaps,
         dates=frozenset(DATES[low] for low in lows if low in DATES),
         units=_units(lows),
+        counted=_counted(lows),
         literals=frozenset(_literals(text)),
         negations=tuple(_negations(lows, language)),
+        stopped=frozenset(_stopped(lows)),
         script=_script(text),
         language=language,
         targets=frozenset(TONGUES[low] for before, low in pairwise(lows) if low in TONGUES and before in INTO),
@@ -198,6 +203,21 @@ def _units(lows: Sequence[str]) -> dict[str, set[str]]:
         if unit:
             found.setdefault(unit[0], set()).add(unit[1])
     return found
+
+
+def _counted(lows: Sequence[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for low, after in pairwise(lows):
+        if low[0].isdecimal() and after[0].isalpha() and after not in STOP and after not in FRAME:
+            unit = UNIT.get(after) or AFTER_NUMBER.get(after)
+            found.setdefault(low, set()).add(unit[1] if unit else canonical(after))
+    return found
+
+
+def _stopped(lows: Sequence[str]) -> Iterator[str]:
+    for i, low in enumerate(lows):
+        if low in STOPPERS:
+            yield from (canonical(word) for word in lows[i + 1 : i + 4] if word not in STOP)
 
 
 def _literals(text: str) -> Iterator[tuple[str, bool]]:

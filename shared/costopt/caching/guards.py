@@ -35,6 +35,7 @@ __all__ = ["GUARDS", "MAX_CHARS", "Features", "features", "veto"]
 MAX_CHARS = 4000
 """Longer texts are not looked at: the cache serves texts beyond the embedding's window on exact match only."""
 
+_ON = frozenset(("on", "onto"))
 _SLOT = 3  # words that may stand in one place of an otherwise equal sentence
 
 
@@ -49,7 +50,20 @@ def _number(a: Features, b: Features) -> bool:
 
 
 def _unit(a: Features, b: Features) -> bool:
-    return any(_apart(units, b.units[dimension]) for dimension, units in a.units.items() if dimension in b.units)
+    if any(_apart(units, b.units[dimension]) for dimension, units in a.units.items() if dimension in b.units):
+        return True
+    # The same number of other things: 80 lb paper, 80 gsm paper.
+    return any(
+        things.isdisjoint(b.counted[number]) and _lone(things, b) and _lone(b.counted[number], a)
+        for number, things in a.counted.items()
+        if number in b.counted
+    )
+
+
+def _lone(things: set[str], other: Features) -> bool:
+    """Whether the other text has one of these counted things in no form."""
+    units = set().union(*other.units.values())
+    return any(thing not in units and _missing([thing], other) for thing in things)
 
 
 def _quote(a: Features, b: Features) -> bool:
@@ -73,6 +87,8 @@ def _other_language(a: Features, b: Features) -> bool:
 
 
 def _negation(a: Features, b: Features) -> bool:
+    if _only_stopped(a, b) or _only_stopped(b, a):
+        return True
     if (len(a.negations) - len(b.negations)) % 2 == 0:
         return False
     # "is not possible" and "is impossible" agree.
@@ -84,6 +100,18 @@ def _negation(a: Features, b: Features) -> bool:
     return any(not stem or stem in spoken for stem in (denied[0] - denied[1]) + (denied[1] - denied[0]))
 
 
+def _only_stopped(a: Features, b: Features) -> bool:
+    """Whether `a` wants to stop what `b` speaks of without denying anything."""
+    if not a.stopped or b.stopped or b.negations or not HALF_NOT.isdisjoint(b.words):
+        return False
+    return not a.stopped.isdisjoint(map(canonical, b.words))
+
+
+def _turned_off(a: Features, b: Features) -> bool:
+    """Whether one says "off" where the other says "on"; both may say "on" elsewhere."""
+    return any("off" in x.words and "off" not in y.words and not _ON.isdisjoint(y.words) for x, y in ((a, b), (b, a)))
+
+
 def _direction(a: Features, b: Features) -> bool:
     opposed = any(poles.isdisjoint(b.poles[axis]) for axis, poles in a.poles.items() if axis in b.poles)
     turned = {c for c, x, y in a.routes - b.routes if (c, y, x) in b.routes - a.routes}
@@ -92,6 +120,7 @@ def _direction(a: Features, b: Features) -> bool:
     return (
         opposed
         or bool(turned)
+        or _turned_off(a, b)
         or (len(a.negations) == len(b.negations) and _prefixed(a, b))
         or _swapped(a.words, b.words)
     )

@@ -46,6 +46,7 @@ __all__ = [
     "SCALE",
     "SPOKEN",
     "STOP",
+    "STOPPERS",
     "TAG",
     "THOUSANDS",
     "TOKEN",
@@ -162,7 +163,10 @@ OPPOSITE = _axes(
     end;first|last;public|private; indoor indoors|outdoor outdoors;shortest short brief briefly concise|longest long
     lengthy detailed elaborate; beginner beginners newbie newbies|advanced expert
     experts;free|paid;breakfast|lunch|dinner;fastest faster fast| slowest slower slow;biggest bigger largest
-    larger|smallest smaller tiny;highest high|lowest low;open opening|close closing;old older elderly|young
+    larger|smallest smaller tiny;highest high|lowest low;open opening opened unsealed|close
+    closing closed sealed unopened;read reading reads|write writing writes;parse parsing|format formatting;
+    pack|unpack;load loading|save saving;
+    old older elderly|young
     younger;best|worst;better|worse;positive|negative;hot hottest|cold coldest;male man men boy boys husband|female
     woman women girl girls wife;mother mom|father dad;morning|evening|night;next upcoming|previous past
     last;strongest stronger|weakest weaker;easiest easier|hardest harder;safe safest|dangerous unsafe;add
@@ -203,24 +207,30 @@ UNIT = _units_by_word(
 )
 # Units only right after a number; elsewhere they are something else.
 AFTER_NUMBER = _units_by_word(
-    """time: second seconds sec secs | minute minutes min mins | hour hours hr hrs h | day days | week weeks | month
-    months | year years yr yrs; temperature: celsius c | fahrenheit f; length: meter m; mass: gram g; volume: liter
+    """time: millisecond milliseconds ms | microsecond microseconds us µs |
+    nanosecond nanoseconds ns |
+    second seconds sec secs s | minute minutes min mins | hour hours hr hrs h | day days | week weeks | month
+    months | year years yr yrs; temperature: celsius c | fahrenheit f; length: meter m; mass: gram g | stone st;
+    paper: gsm; volume: liter
     l; share: percent % pct"""
 )
 NEGATORS = _by_language(
-    """en: not never without cannot none nobody nothing neither no dont doesnt didnt cant wont isnt arent couldnt; de:
+    """en: not never without cannot none nobody nothing neither no non dont doesnt didnt cant wont isnt arent couldnt;
+    de:
     nicht kein keine keinen keiner keines keinem ohne nie niemals; fr: pas sans jamais aucun aucune; es: no nunca
     sin jamás ningún ninguna; it: non senza mai nessun nessuna; pt: não nunca sem nenhum nenhuma; nl: niet geen
     zonder nooit; pl: nie bez nigdy; sv: inte utan aldrig ej ikke uten uden; ru: не нет без никогда"""
 )
 # In English these deny the word that follows; the others, and those of other languages, exclude something.
-DENIERS = _words("not never cannot dont doesnt didnt cant wont isnt arent couldnt")
+DENIERS = _words("not never non cannot dont doesnt didnt cant wont isnt arent couldnt")
 # These carry a negation in themselves: beside a "not" in the other text they may say the same.
 HALF_NOT = _words(
     """avoid stop prevent unable impossible fail fails failed refuse lack lacks lacking free hate dislike minus quit
-    missing wrong false illegal only rather instead besides apart skip disable remove but deny denying denies
+    missing wrong false illegal only rather instead besides apart skip disable remove deny denying denies
     refusing except excluding"""
 )
+# What follows these shall not be, or be no more.
+STOPPERS = _words("stop avoid prevent quit")
 SPOKEN = _by_language(
     """en: a as be or an that should would was were has have if not this the is are what how why who of to in and for
     do does can my you i with it; de: der die das ist und wie was ich ein eine nicht zu den von mit für auf wo warum
