@@ -45,15 +45,36 @@ class _Handler(BaseHTTPRequestHandler):
             ],
             "usage": {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42},
         }
-        body = json.dumps(answer).encode()
+        if request.get("stream"):
+            self._send("text/event-stream", "".join(_events(answer)) + "data: [DONE]\n\n")
+        else:
+            self._send("application/json", json.dumps(answer))
+
+    def _send(self, kind: str, text: str) -> None:
+        body = text.encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _events(answer: dict[str, Any]) -> Iterator[str]:
+    """The same answer in chunks, the way the API streams it."""
+    base = {**answer, "object": "chat.completion.chunk", "usage": None}
+    words = answer["choices"][0]["message"]["content"].split(" ")
+    for i, word in enumerate(words):
+        delta = {"role": "assistant", "content": word if i == 0 else f" {word}"}
+        yield _event({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    yield _event({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    yield _event({**base, "choices": [], "usage": answer["usage"]})
+
+
+def _event(chunk: dict[str, Any]) -> str:
+    return f"data: {json.dumps(chunk)}\n\n"
 
 
 @contextmanager

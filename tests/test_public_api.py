@@ -56,7 +56,11 @@ def test_nothing_heavy_is_imported_before_it_is_used(statement: str, absent: str
     [
         ("torch", "import costopt; costopt.SemanticCache()", "costopt[minilm]"),
         ("redisvl", "import costopt; costopt.RedisStore('redis://localhost')", "costopt[redis]"),
-        ("langchain_core", "import sys; from costopt.cli import main; sys.argv = ['costopt', 'demo']; main()", "costopt[langchain]"),
+        (
+            "langchain_core",
+            "import sys; from costopt.cli import main; sys.argv = ['costopt', 'demo']; main()",
+            "costopt[langchain]",
+        ),
     ],
 )
 def test_a_missing_extra_is_named(missing: str, code: str, extra: str) -> None:

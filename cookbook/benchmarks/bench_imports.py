@@ -33,7 +33,9 @@ def run(options: Options) -> dict[str, Any]:
             at_most("`import langchain_costopt` on top of `import langchain_core`", ours - base, 0.3, " s"),
             at_most("the cache class on top of LangChain's `BaseChatModel`", cache - framework, 0.3, " s"),
         ],
-        "tables": [table("A process that imports, ms", ["process", "ms"], [[name, timed.show(name)] for name in _SCRIPTS])],
+        "tables": [
+            table("A process that imports, ms", ["process", "ms"], [[name, timed.show(name)] for name in _SCRIPTS])
+        ],
         "notes": ["Whole processes, interpreter included, files in the page cache; a warm-up before each."],
     }
 

@@ -40,8 +40,10 @@ def _replayed(requests: list[Request], name: str, exact_only: bool | None) -> Ou
     with tempfile.TemporaryDirectory() as folder:
         cache = None
         if exact_only is not None:
-            cache = SemanticCache(LocalStore(Path(folder) / "log.db"), tenant=lambda: tenant[0], exact_only=exact_only).warm()
-        for outcome in replay(requests, name, cache, tenant):
+            cache = SemanticCache(
+                LocalStore(Path(folder) / "log.db"), tenant=lambda: tenant[0], exact_only=exact_only
+            ).warm()
+        for _ in replay(requests, outcome, cache, tenant):
             pass
         if cache is not None:
             cache.close()

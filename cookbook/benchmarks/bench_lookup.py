@@ -29,7 +29,7 @@ def run(options: Options) -> dict[str, Any]:
             "scope. Redis is on this machine and shares its cores.",
             "Figures: median over the rounds in ms (middle half of the rounds); a ratio is the median of the "
             "rounds' ratios. Every lookup timed is a hit. Semantic lookups ask another wording of a stored question, "
-            "a new one each time; \"text known\" repeats wordings whose embedding the memo holds.",
+            'a new one each time; "text known" repeats wordings whose embedding the memo holds.',
             "Raw FT.SEARCH is the very command that RedisStore sends, sent by a plain `redis.Redis`, reply unparsed "
             "by us. A semantic lookup makes the exact tier's round trip before it.",
             "langchain-redis is given the bare question (a plain LLM's prompt, its best case: from a chat model it "
@@ -60,9 +60,17 @@ def _exact(board: Stage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             board.options.rounds,
         )
         rows.append([f"{size:,}", *(timed.show(side) for side in timed.seconds)])
-        rows[-1] += [f"{timed.ratio('Redis, core', 'raw GET'):.2f}", f"{timed.ratio('Redis, LangChain', 'raw GET'):.2f}"]
+        rows[-1] += [
+            f"{timed.ratio('Redis, core', 'raw GET'):.2f}",
+            f"{timed.ratio('Redis, LangChain', 'raw GET'):.2f}",
+        ]
         bars.append(
-            at_most(f"exact hit in Redis, core, to a raw GET; {size:,} entries", timed.ratio("Redis, core", "raw GET"), 1.5, "×")
+            at_most(
+                f"exact hit in Redis, core, to a raw GET; {size:,} entries",
+                timed.ratio("Redis, core", "raw GET"),
+                1.5,
+                "×",
+            )
         )
         bars.append(
             at_most(f"exact hit, local to Redis; {size:,} entries", timed.ratio("local, core", "Redis, core"), 1.0, "×")
@@ -77,21 +85,33 @@ def _semantic(board: Stage) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
         probes = board.probes("one", size, KINDS[0], board.options.rounds * (_FRESH_CALLS + 1), seed=1)
         fresh = _timed_semantic(board, size, probes, _FRESH_CALLS + 1, embed=True)
         # The memos hold these wordings now.
-        known = _timed_semantic(board, size, probes[: _KNOWN_CALLS + 1] * board.options.rounds, _KNOWN_CALLS + 1, embed=False)
+        known = _timed_semantic(
+            board, size, probes[: _KNOWN_CALLS + 1] * board.options.rounds, _KNOWN_CALLS + 1, embed=False
+        )
         over_fresh, over_known = fresh.ratio("Redis, core", "raw"), known.ratio("Redis, core", "raw")
         fresh_rows.append([f"{size:,}", *(fresh.show(side) for side in fresh.seconds), f"{over_fresh:.2f}"])
         known_rows.append([f"{size:,}", *(known.show(side) for side in known.seconds), f"{over_known:.2f}"])
         bars += [
             at_most(f"semantic hit in Redis to embedding + raw FT.SEARCH; {size:,} entries", over_fresh, 1.15, "×"),
             at_most(f"the same beside the embedding, to raw FT.SEARCH; {size:,} entries", over_known, 1.6, "×"),
-            at_most(f"semantic hit, local to Redis; {size:,} entries", fresh.ratio("local, core", "Redis, core"), 1.0, "×"),
+            at_most(
+                f"semantic hit, local to Redis; {size:,} entries", fresh.ratio("local, core", "Redis, core"), 1.0, "×"
+            ),
             at_most(
                 f"the same beside the embedding; {size:,} entries", known.ratio("local, core", "Redis, core"), 1.0, "×"
             ),
         ]
     return [
-        table("A semantic hit with its embedding, ms", ["entries", "embedding + raw FT.SEARCH", *list(fresh.seconds)[1:], "core ÷ raw"], fresh_rows),
-        table("A semantic hit, text known, ms", ["entries", "raw FT.SEARCH", *list(known.seconds)[1:], "core ÷ raw"], known_rows),
+        table(
+            "A semantic hit with its embedding, ms",
+            ["entries", "embedding + raw FT.SEARCH", *list(fresh.seconds)[1:], "core ÷ raw"],
+            fresh_rows,
+        ),
+        table(
+            "A semantic hit, text known, ms",
+            ["entries", "raw FT.SEARCH", *list(known.seconds)[1:], "core ÷ raw"],
+            known_rows,
+        ),
     ], bars
 
 
@@ -136,7 +156,9 @@ def _peers(board: Stage) -> dict[str, Any]:
             lambda number: probes[number * a_round :][:a_round],
             board.options.rounds,
         )
-        scanned = interleave({"scan": lambda probe: _hit(scan.lookup(probe.text))}, lambda _: probes[:2], 1 if size > 50_000 else 2)
+        scanned = interleave(
+            {"scan": lambda probe: _hit(scan.lookup(probe.text))}, lambda _: probes[:2], 1 if size > 50_000 else 2
+        )
         rows.append([f"{size:,}", *(timed.show(side) for side in timed.seconds), scanned.show("scan")])
         rows[-1] += [f"{1 / timed.ratio('costopt, Redis', 'langchain-redis'):.1f}"]
         rows[-1] += [f"{scanned.median('scan') / timed.median('costopt, Redis'):,.0f}"]

@@ -47,7 +47,9 @@ def run(options: Options) -> dict[str, Any]:
         if rows is None:
             notes.append(_absent(f"caching/{name}.jsonl.gz"))
             continue
-        tables.append(_pairs(name, [Pair(r["a"], r["b"], bool(r["same"])) for r in rows[: 2_000 if options.quick else None]]))
+        tables.append(
+            _pairs(name, [Pair(r["a"], r["b"], bool(r["same"])) for r in rows[: 2_000 if options.quick else None]])
+        )
     rows = read_rows(options, "caching/banking77.jsonl.gz")
     if rows is None:
         return {"bars": [], "tables": tables, "notes": [*notes, _absent("caching/banking77.jsonl.gz")]}
@@ -131,7 +133,9 @@ def _long_system_prompt(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], lis
         ours.close()
     lines = [[name, str(served), str(wrong), f"{wrong / _QUESTIONS:.1%}"] for name, (served, wrong) in figures.items()]
     about = f"{_QUESTIONS} different questions under one long system prompt"
-    bar = at_most("share of wrong answers under a long system prompt, costopt", figures["costopt"][1] / _QUESTIONS, 0.01)
+    bar = at_most(
+        "share of wrong answers under a long system prompt, costopt", figures["costopt"][1] / _QUESTIONS, 0.01
+    )
     return table(about, ["cache", "served from the cache", "wrong answers", "share of all questions"], lines), [bar]
 
 

@@ -29,7 +29,9 @@ def run(options: Options) -> dict[str, Any]:
             layout = "one" if kind == KINDS[0] else "many"
             total, beside = _growth(board, store, layout, kind)
             recall, count = _recall(board, store, layout, kind)
-            rows.append([store, kind, *total[1], *beside[1], f"{total[0]:.2f}", f"{beside[0]:.2f}", f"{recall:.3f}", str(count)])
+            rows.append(
+                [store, kind, *total[1], *beside[1], f"{total[0]:.2f}", f"{beside[0]:.2f}", f"{recall:.3f}", str(count)]
+            )
             about = f"{large:,} entries to {small:,}, {store}, {kind}"
             bars.append(at_most(f"semantic hit, {about}", total[0], 2.0, "×"))
             bars.append(at_most(f"the same beside the embedding, {about}", beside[0], 2.0, "×"))
@@ -52,7 +54,9 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _growth(board: Stage, store: str, layout: str, kind: str) -> tuple[tuple[float, list[str]], tuple[float, list[str]]]:
+def _growth(
+    board: Stage, store: str, layout: str, kind: str
+) -> tuple[tuple[float, list[str]], tuple[float, list[str]]]:
     """(ratio of the large to the small store, ms of both), with the embedding and with the text known."""
     small, large = board.options.sizes[0], board.options.sizes[-1]
     a_round, rounds = _CALLS + 1, board.options.rounds
@@ -104,5 +108,7 @@ def _memory(board: Stage) -> list[tuple[str, float]]:
     sizes = []
     for layout in ("one", "many"):
         index: Any = board.cache("local", layout, size).core.store._index  # type: ignore[attr-defined]
-        sizes.append((f"{'one scope' if layout == 'one' else 'many scopes'}, {size:,} entries", index.memory_bytes / len(index)))
+        sizes.append(
+            (f"{'one scope' if layout == 'one' else 'many scopes'}, {size:,} entries", index.memory_bytes / len(index))
+        )
     return sizes

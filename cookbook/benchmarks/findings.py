@@ -13,12 +13,24 @@ Table = dict[str, Any]
 
 def at_most(demand: str, figure: float, limit: float, unit: str = "") -> Bar:
     """A demand with an upper bar."""
-    return {"demand": demand, "figure": figure, "bar": f"at most {limit:,g}{unit}", "unit": unit, "holds": figure <= limit}
+    return {
+        "demand": demand,
+        "figure": figure,
+        "bar": f"at most {limit:,g}{unit}",
+        "unit": unit,
+        "holds": figure <= limit,
+    }
 
 
 def at_least(demand: str, figure: float, limit: float, unit: str = "") -> Bar:
     """A demand with a lower bar."""
-    return {"demand": demand, "figure": figure, "bar": f"at least {limit:,g}{unit}", "unit": unit, "holds": figure >= limit}
+    return {
+        "demand": demand,
+        "figure": figure,
+        "bar": f"at least {limit:,g}{unit}",
+        "unit": unit,
+        "holds": figure >= limit,
+    }
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

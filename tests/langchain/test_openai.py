@@ -9,6 +9,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from langchain_costopt import StreamCache
 from tests.langchain.conftest import MakeCache
 from tests.langchain.test_scope import PARAPHRASE, QUESTION, UNRELATED, tier
 from tests.openai_server import OpenAIServer, openai_server
@@ -55,3 +56,20 @@ async def test_the_same_with_asyncio(make_async_cache: MakeCache, server: OpenAI
     assert tier(await llm.ainvoke(QUESTION)) == "exact"
     assert tier(await llm.ainvoke(PARAPHRASE)) == "semantic"
     assert len(server.requests) == 1
+
+
+def test_a_stream_of_the_real_sdk_is_kept_and_served(make_cache: MakeCache, server: OpenAIServer) -> None:
+    class CachedChat(StreamCache, ChatOpenAI):
+        pass
+
+    llm = CachedChat(base_url=server.url, api_key=SecretStr("sk-none"), model="gpt-4o-mini", cache=make_cache())
+    first = list(llm.stream(QUESTION))
+    again = list(llm.stream(PARAPHRASE))
+    assert "".join(str(c.content) for c in first) == "".join(str(c.content) for c in again) == "answer 1"
+    assert len(first) > len(again)
+    assert len(server.requests) == 1
+    # What the stream kept has the model, the reason it stopped and the usage, as an answer by `invoke` has.
+    hit = llm.invoke(QUESTION)
+    assert tier(hit) == "exact"
+    assert (hit.response_metadata["finish_reason"], hit.response_metadata["model_name"]) == ("stop", "gpt-4o-mini")
+    assert hit.response_metadata["costopt"]["avoided_input_tokens"] == 30

@@ -128,9 +128,7 @@ def test_a_text_beyond_the_window_is_matched_exactly_only(make_cache: MakeCache)
     assert tier(ask(model, HumanMessage(f"{context}\nQuestion: Who founded it?"))) == "exact"
 
 
-@pytest.mark.parametrize(
-    "split", ["Question:", lambda text: (text.split("Question:")[0], text.split("Question:")[1])]
-)
+@pytest.mark.parametrize("split", ["Question:", lambda text: (text.split("Question:")[0], text.split("Question:")[1])])
 def test_split_matches_the_question_loosely_and_the_context_exactly(make_cache: MakeCache, split: Any) -> None:
     model = CountingModel(cache=make_cache(split=split))
     context = "The shop sells books, maps and pens to readers in many countries. " * 40

@@ -42,6 +42,11 @@ class CircuitBreaker:
         """Whether calls are being held back."""
         return self._rest > 0.0
 
+    @property
+    def resting(self) -> bool:
+        """Whether the next call would be held back; unlike `allows`, asking changes nothing."""
+        return self._rest > 0.0 and self._clock() < self._open_until
+
     def allows(self) -> bool:
         """Whether to make the call; True for one caller only while a probe is due."""
         if not self._rest:
@@ -62,6 +67,12 @@ class CircuitBreaker:
         with self._lock:
             self._failures = 0
             self._rest = self._open_until = 0.0
+
+    def probe_now(self) -> None:
+        """Let the next call through, without calling the matter mended: something of another kind came back."""
+        with self._lock:
+            if self._rest:
+                self._open_until = 0.0
 
     def failed(self, *, slow: bool) -> None:
         """Report that a call failed; `slow` if somebody had to wait for it."""

@@ -7,8 +7,9 @@ objects in the application (CVE-2025-68664, CVE-2025-69872).
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from costopt.caching.answer import Answer
@@ -96,13 +97,16 @@ def decode(data: bytes) -> Entry:
         raise EntryError(f"a stored entry is of version {version!r}; this costopt reads {_VERSION}")
     try:
         return _entry(record)
-    except (AttributeError, KeyError, TypeError, ValueError, InvalidOperation) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise EntryError(f"a stored entry is damaged: {error!r}") from None
 
 
 def _entry(record: dict[str, Any]) -> Entry:
     generations = tuple(record["generations"])
-    cost = record["cost"]
+    cost = None if record["cost"] is None else Decimal(record["cost"])
+    # NaN in one entry would stay in the sums of all.
+    _expect(cost is None or (cost.is_finite() and cost >= 0), "cost")
+    _expect(math.isfinite(record["created"]), "created")
     for name in ("key", "scope", "tenant", "model"):
         _expect(isinstance(record[name], str), name)
     _expect(record["text"] is None or isinstance(record["text"], str), "text")
@@ -116,7 +120,7 @@ def _entry(record: dict[str, Any]) -> Entry:
         answer=Answer(
             generations,
             Usage(*(max(0, int(count)) for count in record["usage"])),
-            None if cost is None else Decimal(cost),
+            cost,
         ),
         created=float(record["created"]),
         expires=None if record["expires"] is None else float(record["expires"]),

@@ -39,6 +39,9 @@ _LOAD_S = 15.0
 _SEARCH_SHARE_S = 0.1
 # A failure after this long was waited for by somebody, and opens the breaker at once.
 _SLOW_S = 0.05
+# A question costs four round trips, of which two can be left out; they are, once one takes this share of the budget.
+_LEISURE_SHARE = 0.16
+_READS = ("lookup", "search")
 _POLL_S = 0.05
 _LONGEST_FLIGHT_S = 60.0
 _FLUSH_S = 5.0
@@ -90,11 +93,15 @@ class CacheFlows:
         self._leases = LeaseKeeper(store)
         self._flush_lock = threading.Lock()
         self._flushed_at = time.monotonic()
+        self._pace = 0.0  # seconds that the last read of the store took
 
     # -- lookup ----------------------------------------------------------------------------------------
 
     def lookup(self, request: CacheRequest, caller: Caller | None) -> Flow[CacheHit | None]:
         """Exact tier, whoever asks the same right now, semantic tier."""
+        return (yield from self._guarded("lookup", self._lookup(request, caller)))
+
+    def _lookup(self, request: CacheRequest, caller: Caller | None) -> Flow[CacheHit | None]:
         deadline = time.monotonic() + self._time_budget
         self.tally.count("lookups")
         hit = yield from self._exact(request)
@@ -120,10 +127,14 @@ class CacheFlows:
         if hit is None:
             hit = yield from self._other_process(request, caller)
         if hit is not None:
-            self._flights.land(request.key, encode(self._entry(request, hit.answer)))
+            made = self._record(request, hit.answer)
+            self._flights.land(request.key, None if made is None else made[1])
         return hit
 
     def _semantic(self, request: CacheRequest, deadline: float) -> Flow[CacheHit | None]:
+        # Milliseconds for a vector that nobody would search by.
+        if self._store_breaker.is_open:
+            return None
         vector = yield from self._vector(request, deadline)
         if vector is None:
             return None
@@ -132,7 +143,7 @@ class CacheFlows:
             Step(
                 lambda: self._store.search(request, vector, _NEIGHBOURS),
                 lambda: self._store.asearch(request, vector, _NEIGHBOURS),
-                deadline - time.monotonic(),
+                max(_SEARCH_SHARE_S, deadline - time.monotonic()),
             ),
         )
         candidates = self._candidates(found, request)
@@ -153,6 +164,8 @@ class CacheFlows:
 
     def _other_process(self, request: CacheRequest, caller: Caller) -> Flow[CacheHit | None]:
         """Take the lease on this question, or wait for the process that holds it."""
+        if self._pace > _LEISURE_SHARE * self._time_budget:
+            return None
         owner = self._leases.owner
         claim = Step(
             lambda: self._store.claim(request, owner, LEASE_S),
@@ -162,10 +175,15 @@ class CacheFlows:
         give_up = time.monotonic() + _LONGEST_FLIGHT_S
         while time.monotonic() < give_up:
             mine = yield from self._ask_store("claim", claim)
+            if mine is None:
+                return None
             if mine:
                 self._leases.hold(request, caller)
-            if mine or mine is None:
-                return None
+                # Whoever held the lease may have answered since we looked.
+                hit = yield from self._exact(request)
+                if hit is not None and self._leases.drop(request):
+                    yield from self._release(request)
+                return hit
             yield Step(lambda: time.sleep(_POLL_S), lambda: asyncio.sleep(_POLL_S))
             hit = yield from self._exact(request)
             if hit is not None:
@@ -176,6 +194,9 @@ class CacheFlows:
 
     def update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> Flow[None]:
         """Hand the answer to whoever waits, then store it."""
+        yield from self._guarded("update", self._update(request, answer))
+
+    def _update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> Flow[None]:
         deadline = time.monotonic() + self._time_budget
         leased = self._leases.drop(request)
         made = self._record(request, answer)
@@ -183,7 +204,9 @@ class CacheFlows:
         self._flights.land(request.key, None if made is None else made[1])
         if made is None:
             if leased:
-                yield from self._ask_store("release", _aside(lambda: self._store.release(request, self._leases.owner)))
+                yield from self._release(request)
+            return
+        if self._store_breaker.resting:
             return
         vector = yield from self._vector(request, deadline)
         record = Record(made[0], made[1], vector, self._ttl)
@@ -209,6 +232,14 @@ class CacheFlows:
             self.tally.refuse("unfit")
             self.stepped_over("answer", error)
         return None
+
+    def _guarded(self, kind: str, flow: Flow[T]) -> Flow[T | None]:
+        """What fails below is stepped over where it fails; what nobody thought of, here."""
+        try:
+            return (yield from flow)
+        except Exception as error:
+            self.stepped_over(kind, error)
+            return None
 
     # -- steps that may fail ---------------------------------------------------------------------------
 
@@ -244,14 +275,20 @@ class CacheFlows:
         except Exception as error:
             waited = time.monotonic() - started > _SLOW_S
             # A refused write (out of memory, read-only) is no reason to stop reading.
-            if waited or kind in ("lookup", "search"):
+            if waited or kind in _READS:
                 self._store_breaker.failed(slow=waited)
             self.stepped_over(kind, error)
             return None
-        # A write that works says nothing about a search that does not.
-        if kind in ("lookup", "search"):
+        if kind in _READS:
+            self._pace = time.monotonic() - started
             self._store_breaker.succeeded()
+        else:
+            # A write that works says nothing about a search that does not; a read may tell at once.
+            self._store_breaker.probe_now()
         return value
+
+    def _release(self, request: CacheRequest) -> Flow[None]:
+        yield from self._ask_store("release", _aside(lambda: self._store.release(request, self._leases.owner)))
 
     def stepped_over(self, kind: str, error: Exception) -> None:
         """Count a failure, and log the first of its kind."""
@@ -272,7 +309,8 @@ class CacheFlows:
             yield from self._ask_store("totals", _aside(lambda: self._store.add_totals(totals)))
 
     def _flush_now_and_then(self) -> Flow[None]:
-        if time.monotonic() - self._flushed_at > _FLUSH_S:
+        leisure = self._pace <= _LEISURE_SHARE * self._time_budget
+        if leisure and time.monotonic() - self._flushed_at > _FLUSH_S:
             yield from self.flush()
 
     # -- parts that wait for nothing -------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
+from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,10 @@ __all__ = ["Clients", "decoded", "run_within"]
 _SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel")
 _HOUSEKEEPING_S = 5.0
 _SENTINEL_PORT = 26379
+# More at once only wait for each other in Redis, and opening hundreds in a burst takes longer than the timeout.
+_CONNECTIONS = 32
+# How many times the timeout to wait for one of them.
+_QUEUE = 3
 
 T = TypeVar("T")
 
@@ -46,8 +51,11 @@ class Clients:
         self._timeout = timeout
         self._options = options
         self._lock = threading.Lock()
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]]
+        self._by_loop = weakref.WeakKeyDictionary()
         self.trusted = client is None
+        # Of one server each call ends by the socket's timeout; the others go from node to node, a timeout each.
+        self.bounded = self.trusted and "+" not in urlsplit(self._url).scheme
         self.threads_only = client is not None and async_client is None
 
     @cached_property
@@ -76,18 +84,28 @@ class Clients:
         """A client for what may take seconds."""
         return _connect(self._url, _HOUSEKEEPING_S, self._options) if self.trusted else self._client
 
-    @property
-    def asynchronous(self) -> Any:
+    async def asynchronous(self) -> Any:
         """The client of the running event loop: a connection belongs to the loop that opened it."""
         if self._async_client is not None:
             return self._async_client
         loop = asyncio.get_running_loop()
-        client = self._by_loop.get(loop)
-        if client is None:
+        held = self._by_loop.get(loop)
+        if held is None:
             client = _aconnect(self._url, self._timeout, self._options)
             with self._lock:
-                client = self._by_loop.setdefault(loop, client)
-        return client
+                for closed in [other for other in self._by_loop if other.is_closed()]:
+                    del self._by_loop[closed]
+                held = self._by_loop[loop] = client, self._until_loop_ends(loop, client)
+            await anext(held[1])
+        return held[0]
+
+    async def _until_loop_ends(self, loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None]:
+        """`asyncio.run` ends by closing its loop's async generators: by this one the connections, too."""
+        try:
+            yield
+        finally:
+            self._by_loop.pop(loop, None)
+            await client.aclose()
 
     def send(self, redis: Any, commands: Sequence[tuple[Any, ...]], tenant: str) -> list[Any]:
         """Two commands about one tenant in one round trip (two in a cluster); errors come as values."""
@@ -148,9 +166,9 @@ class Clients:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        client = self._by_loop.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        held = self._by_loop.get(asyncio.get_running_loop())
+        if held is not None:
+            await held[1].aclose()
 
 
 def run_within(seconds: float, work: Callable[[], T]) -> T:
@@ -184,14 +202,15 @@ def _connect(url: str, timeout: float, options: dict[str, Any]) -> Any:
     from redis.sentinel import Sentinel
 
     # No retries: whoever waits is a user, and there is a model to ask instead.
-    options = _timeouts(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
+    options = _lean(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
     if url.startswith("redis+cluster"):
         return redis.RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
     if url.startswith("redis+sentinel"):
         hosts, service, options = _sentinel(url, options)
         watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
         return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
-    return redis.Redis.from_url(url, **options)
+    pool = {"max_connections": _CONNECTIONS, "timeout": _QUEUE * timeout} | options
+    return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(url, **pool))
 
 
 def _aconnect(url: str, timeout: float, options: dict[str, Any]) -> Any:
@@ -200,19 +219,21 @@ def _aconnect(url: str, timeout: float, options: dict[str, Any]) -> Any:
     from redis.asyncio.sentinel import Sentinel
     from redis.backoff import NoBackoff
 
-    options = _timeouts(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
+    options = _lean(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
     if url.startswith("redis+cluster"):
         return redis.asyncio.RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
     if url.startswith("redis+sentinel"):
         hosts, service, options = _sentinel(url, options)
         watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
         return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
-    return redis.asyncio.Redis.from_url(url, **options)
+    pool = {"max_connections": _CONNECTIONS, "timeout": _QUEUE * timeout} | options
+    return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool.from_url(url, **pool))
 
 
-def _timeouts(timeout: float) -> dict[str, Any]:
-    # RESP2: a new connection then needs two round trips less before its first answer.
-    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
+def _lean(timeout: float) -> dict[str, Any]:
+    # By RESP2 and without CLIENT SETINFO a new connection needs four round trips less before its first answer.
+    silent = {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2} | silent
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:

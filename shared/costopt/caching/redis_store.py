@@ -31,6 +31,8 @@ __all__ = ["RedisStore"]
 _LAYOUT_VERSION = 1
 _EXPANSION_SEARCH = 64
 _RECREATE_EVERY_S = 1.0
+# For connecting when somebody said to connect now.
+_PATIENCE_S = 5.0
 _BATCH = 500
 
 T = TypeVar("T")
@@ -69,7 +71,7 @@ class RedisStore:
         async_client: Any = None,
         namespace: str = "costopt",
         create_index: bool = True,
-        timeout: float = 0.1,
+        timeout: float = 0.08,
         **options: Any,
     ) -> None:
         require("redis", "redis")
@@ -212,8 +214,10 @@ class RedisStore:
         """Add to the sums that `costopt cache stats` shows."""
 
         def write(redis: Any) -> None:
+            pipeline = redis.pipeline(transaction=False)  # one round trip, for somebody waits for it
             for name, by in totals.items():
-                redis.hincrby(f"{self._namespace}:totals", name, by)
+                pipeline.hincrby(f"{self._namespace}:totals", name, by)
+            pipeline.execute()
 
         self._run(write)
 
@@ -228,7 +232,7 @@ class RedisStore:
         Raises:
             StoreError: If Redis cannot be reached, or has no search module.
         """
-        self._run(lambda redis: redis.ping())
+        self._run(lambda redis: redis.ping(), within=_PATIENCE_S)
         if self._create_index and not self._clients.cluster:
             self._created_at.clear()
             self._create("")
@@ -345,15 +349,15 @@ class RedisStore:
 
     # -- carrying out ----------------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[Any], T]) -> T:
+    def _run(self, work: Callable[[Any], T], within: float | None = None) -> T:
         with _errors():
-            if self._clients.trusted:
+            if self._clients.bounded:
                 return work(self._clients.sync)
-            return run_within(self._timeout, lambda: work(self._clients.sync))
+            return run_within(within or self._timeout, lambda: work(self._clients.sync))
 
     async def _arun(self, work: Callable[[Any], Awaitable[T]]) -> T:
         with _errors():
-            return await work(self._clients.asynchronous)
+            return await work(await self._clients.asynchronous())
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._clients.pool, work)

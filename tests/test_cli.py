@@ -1,0 +1,177 @@
+"""The command line, as a user runs it: a process, its two streams and its exit code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from costopt import Answer, LocalStore, SemanticCache, Usage
+
+
+def costopt(*args: object, folder: Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if "REDIS" not in name}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", "from costopt.cli import main; main()", *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**clean, "COSTOPT_CACHE_DIR": str(folder), "COLUMNS": "100", **env},
+    )
+
+
+def pairs(path: Path) -> Path:
+    rows = [
+        {"a": "How do I reset my password?", "b": "How can I reset my password?", "same": True},
+        {"a": "How do I reset my password?", "b": "How do I reset my password?", "same": 1},
+        {"a": "Name the top 5 films", "b": "Name the top 10 films", "same": 0},
+        {"a": "Where is my parcel?", "b": "Which planets have rings?", "same": False},
+        {"a": "What is a llama?", "b": "Tell me everything about the animal", "same": True},
+    ]
+    text = "\n".join(map(json.dumps, rows)) + "\n\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz", "-"])
+def test_eval_counts_what_the_cache_would_do(tmp_path: Path, name: str) -> None:
+    file = pairs(tmp_path / (name if name != "-" else "piped.jsonl"))
+    stdin = file.read_text() if name == "-" else None
+    done = costopt("cache", "eval", "-" if name == "-" else file, "--json", folder=tmp_path, stdin=stdin)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (found["pairs"], found["same"], found["served"], found["right"], found["exact"]) == (5, 3, 2, 2, 1)
+    assert found["precision"] == 1.0
+    assert found["vetoed"] == {"guard: number": 1}
+    low, high = found["recall_interval"]
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert low < 2 / 3 < high
+
+
+def test_eval_without_guards_is_wrong_where_they_would_have_helped(tmp_path: Path) -> None:
+    file = pairs(tmp_path / "pairs.jsonl")
+    done = costopt("cache", "eval", file, "--no-guards", "--min-similarity", "0.8", folder=tmp_path)
+    assert done.returncode == 0
+    assert "0.667" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{oops", "line 2: not JSON"),
+        ("[1]", "line 2: a JSON object is expected"),
+        ('{"a": "x", "b": "y"}', 'line 2: a pair is {"a"'),
+        ('{"a": "x", "b": null, "same": true}', "line 2: a pair is"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"a": "x", "b": "y", "same": true}\n' + line + "\n")
+    done = costopt("cache", "eval", file, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("cache", "eval", "missing.jsonl"), "missing.jsonl cannot be read: No such file"),
+        (("cache", "eval", "empty.jsonl"), "there are no pairs"),
+        (("cache", "eval", "empty.jsonl", "--min-similarity", "1.5"), "cosine similarity in [0, 1]"),
+        (("cache", "stats"), "there is no cache at"),
+        (("cache", "stats", "--redis", "localhost:6379"), "is no Redis URL"),
+        (("cache", "stats", "--redis", "redis://h", "--path", "f"), "not both"),
+        (("demo", "--log", "missing.jsonl"), "cannot be read"),
+        (("demo", "--log", "empty.jsonl"), "holds no requests"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_every_mistake_says_what_would_be_right(tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    placed = [str(tmp_path / arg) if arg.endswith(".jsonl") else arg for arg in args]
+    done = costopt(*placed, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in " ".join(done.stderr.split())
+
+
+def test_a_redis_that_is_not_there_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    done = costopt("cache", "stats", "--redis", "redis://127.0.0.1:1", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Redis failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def fill(folder: Path) -> None:
+    cache = SemanticCache(LocalStore(folder / "cache.db"), tenant="acme", tags=["v1"], exact_only=True)
+    for text in ("one", "two"):
+        question = cache.request([{"role": "user", "content": text}], model="gpt-4o-mini")
+        cache.update(question, Answer(({"kind": "chat", "content": text},), Usage(10, 5)))
+        assert cache.lookup(question)
+    cache.close()
+
+
+def test_stats_and_clear(tmp_path: Path) -> None:
+    fill(tmp_path)
+    facts = json.loads(costopt("cache", "stats", "--json", folder=tmp_path).stdout)
+    assert (facts["entries"], facts["lookups"], facts["exact"], facts["saved_tokens"]) == (2, 2, 2, 30)
+    assert "hit rate" in costopt("cache", "stats", folder=tmp_path).stdout
+    assert costopt("cache", "clear", folder=tmp_path, stdin="n\n").returncode == 1
+    assert "0 entries" in costopt("cache", "clear", "--tag", "v2", "--yes", folder=tmp_path).stderr
+    assert "2 entries" in costopt("cache", "clear", "--tenant", "acme", "--yes", folder=tmp_path).stderr
+    assert json.loads(costopt("cache", "stats", "--json", folder=tmp_path).stdout)["entries"] == 0
+
+
+def test_doctor_finds_this_installation_sound(tmp_path: Path, redis_url: str) -> None:
+    done = costopt("doctor", "--json", folder=tmp_path, COSTOPT_REDIS_URL=redis_url)
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout
+    assert checks["redis"]["state"] == checks["embedder"]["state"] == checks["local store"]["state"] == "ok"
+    assert "all-MiniLM-L6-v2" in checks["embedder"]["finding"]
+
+
+def test_doctor_names_the_mend_for_what_is_broken(tmp_path: Path) -> None:
+    done = costopt("doctor", folder=tmp_path, COSTOPT_REDIS_URL="redis://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "BAD" in done.stdout
+    assert "is it running" in done.stdout
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("where", ["local", "redis"])
+def test_the_demo_saves_and_serves_nothing_wrong(tmp_path: Path, where: str, request: pytest.FixtureRequest) -> None:
+    args = ["--redis", request.getfixturevalue("redis_url")] if where == "redis" else []
+    rows = outcome(costopt("demo", "--json", *args, folder=tmp_path))
+    assert rows["no cache"]["calls"] == rows["no cache"]["requests"] == 316
+    assert float(rows["costopt"]["usd"]) < float(rows["exact only"]["usd"]) < float(rows["no cache"]["usd"])
+    assert rows["costopt"]["hits"]["semantic"] > 0
+    assert rows["costopt"]["wrong_hits"] == 0
+
+
+def test_the_demo_replays_a_log_without_labels(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in ("What is a llama?", "What is a llama?")]
+    log.write_text("\n".join(map(json.dumps, rows)))
+    done = costopt("demo", "--log", log, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not labelled" in done.stdout
+    assert "SIMULATED" in done.stdout
+
+
+def test_a_log_line_without_messages_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"prompt": "hello"}\n')
+    done = costopt("demo", "--log", log, folder=tmp_path)
+    assert done.returncode == 2
+    assert 'line 1: "messages" is missing' in done.stderr.replace("\n", " ")

@@ -1,0 +1,105 @@
+"""What the documents show, runs: every docstring example, and every snippet of the README."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import costopt
+import langchain_costopt
+from tests.openai_server import openai_server
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def modules() -> Iterator[ModuleType]:
+    for package in (costopt, langchain_costopt):
+        yield package
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield importlib.import_module(info.name)
+
+
+EXAMPLES = [
+    test for module in modules() for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples
+]
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What the examples take for granted."""
+    from langchain_core.globals import set_llm_cache
+
+    from langchain_costopt.demo import SimulatedChatModel
+    from langchain_costopt.streaming import StreamCache
+
+    cache = costopt.SemanticCache(costopt.LocalStore(tmp_path / "given.db"))
+    given = {name: getattr(costopt, name) for name in costopt.__all__}
+    given |= {"tmp": tmp_path, "cache": cache, "set_llm_cache": set_llm_cache}
+    yield given | {"SimulatedChatModel": SimulatedChatModel, "StreamCache": StreamCache}
+    cache.close()
+    set_llm_cache(None)
+
+
+def test_the_examples_are_found() -> None:
+    assert len(EXAMPLES) >= 20
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_docstring_example(example: doctest.DocTest, names: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    if "redis_url" in example.docstring:
+        names["redis_url"] = request.getfixturevalue("redis_url")
+        request.getfixturevalue("redis_client")
+    if example.name.startswith("langchain_costopt"):
+        names["SemanticCache"] = langchain_costopt.SemanticCache
+    example.globs = {**example.globs, **names}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
+    assert runner.run(example).failed == 0
+    for value in example.globs.values():
+        if isinstance(value, costopt.RedisStore | costopt.LocalStore):
+            value.close()
+
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_readme_snippet(snippet: str, tmp_path: Path) -> None:
+    with openai_server() as server:
+        env = {
+            "PATH": "/usr/bin:/bin",
+            "COSTOPT_CACHE_DIR": str(tmp_path),
+            "OPENAI_API_KEY": "sk-none",
+            "OPENAI_BASE_URL": server.url,
+        }
+        code = snippet.replace("/tmp/costopt-readme", str(tmp_path))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stderr
+        if "print(cache.stats())" in snippet:
+            assert len(server.requests) == 1
+            assert done.stdout.startswith("How do I reset my password?\n")
+            assert "2 lookups, 1 hits (50.0%: 0 exact, 1 semantic, 0 in flight), 42 tokens" in done.stdout
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) >= 5
+    for link in links:
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_every_command_the_readme_names_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
