@@ -1,0 +1,1 @@
+"""Notebooks, sample data and benchmarks."""

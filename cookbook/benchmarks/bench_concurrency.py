@@ -25,8 +25,8 @@ from cookbook.benchmarks.material import Options, model
 from cookbook.benchmarks.peers import OurEmbeddings
 from cookbook.benchmarks.stage import KINDS, Stage, stage
 from cookbook.benchmarks.timing import interleave
-from costopt.caching.request import CacheRequest
 from costopt import LocalStore, RedisStore, SharedEmbedder
+from costopt.caching.request import CacheRequest
 from langchain_costopt import SemanticCache
 
 __all__ = ["CountingChatModel", "run"]
@@ -72,8 +72,10 @@ def run(options: Options) -> dict[str, Any]:
             ),
         ],
         "notes": [
-            "Throughput: other wordings of stored questions, none asked before, each embedded and searched for; 64 "
-            "threads, or 64 tasks of one event loop, let go together. Only lookups that were answered are counted.",
+            (
+                "Throughput: other wordings of stored questions, none asked before, each embedded and searched for; 64 "
+                "threads, or 64 tasks of one event loop, let go together. Only lookups that were answered are counted."
+            ),
             f"Lookups that ran out of their time budget or failed in this: {failures}.",
             f"Identical questions go through a chat model that takes {_THINKING_S} s to answer.",
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from cookbook.benchmarks.findings import at_most, table
@@ -25,8 +26,11 @@ _ROUNDS = 7
 
 def run(options: Options) -> dict[str, Any]:
     """Whole processes, in turn."""
-    sides = {name: (lambda script: lambda _: _process(script))(script) for name, script in _SCRIPTS.items()}
-    timed = interleave(sides, lambda _: range(2), 3 if options.quick else _ROUNDS)
+    timed = interleave(
+        {name: _process(script) for name, script in _SCRIPTS.items()},
+        lambda _: range(2),
+        3 if options.quick else _ROUNDS,
+    )
     base, ours, framework, cache = (timed.median(name) for name in _SCRIPTS)
     return {
         "bars": [
@@ -40,5 +44,5 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _process(script: str) -> None:
-    subprocess.run([sys.executable, "-c", script], check=True)
+def _process(script: str) -> Callable[[object], object]:
+    return lambda _: subprocess.run([sys.executable, "-c", script], check=True)

@@ -23,14 +23,17 @@ def run(options: Options) -> dict[str, Any]:
     outcomes += [_replayed(requests, name, only) for name, only in (("exact tier only", True), ("both tiers", False))]
     rows = [_row(outcome, len(requests), outcomes[0]) for outcome in outcomes]
     columns = [
-        "", "paid calls", "input tokens", "output tokens", "cost", "saved", "exact", "semantic", "wrong", "median ms a request",
+        "", "paid calls", "input tokens", "output tokens", "cost", "saved", "exact", "semantic", "wrong",
+        "median ms a request",
     ]  # fmt: skip
     return {
         "bars": [],
         "tables": [table(f"{len(requests)} requests of the sample log", columns, rows)],
         "notes": [
-            "Simulated: the log's answers come back at once, tokens are words and marks, prices are real list prices. "
-            "The log is invented (cookbook/data/README.md): it shows how the tiers behave, not what your traffic saves."
+            (
+                "Simulated: the log's answers come back at once, tokens are words and marks, prices are list prices. "
+                "The log is invented (cookbook/data/README.md): it shows how the tiers behave, not what you would save."
+            )
         ],
     }
 

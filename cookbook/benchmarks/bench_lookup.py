@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cookbook.benchmarks.findings import at_most, table
@@ -13,161 +14,184 @@ from costopt.caching.flows import _NEIGHBOURS
 
 __all__ = ["run"]
 
+Sides = dict[str, Callable[[Any], object]]
+
 _EXACT_CALLS, _FRESH_CALLS, _KNOWN_CALLS, _PEER_CALLS = 200, 20, 60, 10
+_MANY = 50_000  # a linear scan of more is measured once
+_EXACT_SIDES = ("raw GET", "Redis, core", "Redis, LangChain", "local, core", "local, LangChain")
+_FRESH_SIDES = ("raw", "Redis, core", "local, core")
+_KNOWN_SIDES = ("raw", "Redis, core", "Redis, LangChain", "local, core")
+_NOTES = (
+    (
+        "Answers of 120 words, TTL a day, one scope, put in by the stores' own `put`. Redis is on this machine and "
+        "shares its cores."
+    ),
+    (
+        "Median over the rounds (middle half of the rounds); a ratio is the median of the rounds' ratios. Semantic "
+        'lookups ask another wording of a stored question, a new one each time; "text known" repeats wordings whose '
+        "embedding the memo holds."
+    ),
+    (
+        "Raw FT.SEARCH is the very command that RedisStore sends, sent by a plain `redis.Redis`, reply not looked at. "
+        "A semantic lookup asks the exact tier before it."
+    ),
+    (
+        "langchain-redis is given the bare question, a plain LLM's prompt: its best case: from a chat model it embeds "
+        "the JSON of all messages. Same embedder, its own index, bulk-loaded in its own layout. The linear scan: SCAN, "
+        f"HGET and numpy for every key (once at {_MANY:,} entries and more)."
+    ),
+)
 
 
 def run(options: Options) -> dict[str, Any]:
     """Exact hits, semantic hits, and the peers."""
-    board = stage(options)
-    exact, exact_bars = _exact(board)
-    semantic, semantic_bars = _semantic(board)
+    board, misses = stage(options), Misses()
+    exact, fresh, known, peers, bars = [], [], [], [], []
+    for database, size in enumerate(options.sizes, start=1):
+        hit = _exact(board, size, misses)
+        with_embedding, beside = _semantic(board, size, misses)
+        exact.append([*_row(size, hit, _EXACT_SIDES), f"{hit.ratio('Redis, LangChain', 'raw GET'):.2f}"])
+        fresh.append(_row(size, with_embedding, _FRESH_SIDES))
+        known.append(_row(size, beside, _KNOWN_SIDES))
+        peers.append(_peers(board, size, database, misses))
+        bars += _bars(f"; {size:,} entries", hit, with_embedding, beside)
+    scan, ratio = "linear scan", "core ÷ raw"
     return {
-        "bars": exact_bars + semantic_bars,
-        "tables": [exact, *semantic, _peers(board)],
+        "bars": bars,
+        "tables": [
+            table("An exact hit, ms", ["entries", *_EXACT_SIDES, ratio, "LangChain ÷ raw"], exact),
+            table(
+                "A semantic hit with its embedding, ms (raw: embedding + raw FT.SEARCH)",
+                ["entries", *_FRESH_SIDES, ratio],
+                fresh,
+            ),
+            table("A semantic hit, text known, ms (raw: FT.SEARCH)", ["entries", *_KNOWN_SIDES, ratio], known),
+            table(
+                "The same new questions to `BaseCache.lookup`, ms",
+                [
+                    "entries",
+                    "costopt, Redis",
+                    "costopt, local",
+                    "langchain-redis",
+                    scan,
+                    "langchain-redis ÷ costopt",
+                    "scan ÷ costopt",
+                ],
+                peers,
+            ),
+        ],
         "notes": [
-            f"Entries: {board.source}, answers of 120 words, TTL a day; put in by the stores' own `put`. One "
-            "scope. Redis is on this machine and shares its cores.",
-            "Figures: median over the rounds in ms (middle half of the rounds); a ratio is the median of the "
-            "rounds' ratios. Every lookup timed is a hit. Semantic lookups ask another wording of a stored question, "
-            'a new one each time; "text known" repeats wordings whose embedding the memo holds.',
-            "Raw FT.SEARCH is the very command that RedisStore sends, sent by a plain `redis.Redis`, reply unparsed "
-            "by us. A semantic lookup makes the exact tier's round trip before it.",
-            "langchain-redis is given the bare question (a plain LLM's prompt, its best case: from a chat model it "
-            "embeds the JSON of all messages), the same embedder, and its own index, loaded in bulk in its own layout.",
-            "Filling took: " + "; ".join(f"{name} {seconds:.0f} s" for name, seconds in board.filled_s.items()) + ".",
+            *_NOTES,
+            f"Entries: {board.source}.",
+            _filled(board),
+            f"Of {misses.asked:,} timed lookups {misses.missed:,} missed.",
         ],
     }
 
 
-def _exact(board: Stage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    rows, bars = [], []
-    for size in board.options.sizes:
-        redis, local = board.cache("redis", "one", size), board.cache("local", "one", size)
-        picked = range(0, size, max(1, size // (_EXACT_CALLS + 1)))[: _EXACT_CALLS + 1]
-        requests = {row: board.request(board.texts[row], None, redis) for row in picked}
-        prompts = {row: board.prompt(board.texts[row], None) for row in picked}
-        for row in picked:
-            board.raw.set(f"raw:{row}", redis.core.store.get(requests[row]))
-        timed = interleave(
-            {
-                "raw GET": lambda row: board.raw.get(f"raw:{row}"),
-                "Redis, core": lambda row: _hit(redis.core.lookup(requests[row])),
-                "Redis, LangChain": lambda row: _hit(redis.lookup(prompts[row], LLM)),
-                "local, core": lambda row: _hit(local.core.lookup(requests[row])),
-                "local, LangChain": lambda row: _hit(local.lookup(prompts[row], LLM)),
-            },
-            lambda _: picked,
-            board.options.rounds,
-        )
-        rows.append([f"{size:,}", *(timed.show(side) for side in timed.seconds)])
-        rows[-1] += [
-            f"{timed.ratio('Redis, core', 'raw GET'):.2f}",
-            f"{timed.ratio('Redis, LangChain', 'raw GET'):.2f}",
-        ]
-        bars.append(
-            at_most(
-                f"exact hit in Redis, core, to a raw GET; {size:,} entries",
-                timed.ratio("Redis, core", "raw GET"),
-                1.5,
-                "×",
-            )
-        )
-        bars.append(
-            at_most(f"exact hit, local to Redis; {size:,} entries", timed.ratio("local, core", "Redis, core"), 1.0, "×")
-        )
-    columns = ["entries", *timed.seconds, "core ÷ GET", "LangChain ÷ GET"]
-    return table("An exact hit, ms", columns, rows), bars
+def _row(size: int, timed: Timings, sides: Sequence[str]) -> list[str]:
+    return [f"{size:,}", *(timed.show(side) for side in sides), f"{timed.ratio('Redis, core', sides[0]):.2f}"]
 
 
-def _semantic(board: Stage) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    fresh_rows, known_rows, bars = [], [], []
-    for size in board.options.sizes:
-        probes = board.probes("one", size, KINDS[0], board.options.rounds * (_FRESH_CALLS + 1), seed=1)
-        fresh = _timed_semantic(board, size, probes, _FRESH_CALLS + 1, embed=True)
-        # The memos hold these wordings now.
-        known = _timed_semantic(
-            board, size, probes[: _KNOWN_CALLS + 1] * board.options.rounds, _KNOWN_CALLS + 1, embed=False
-        )
-        over_fresh, over_known = fresh.ratio("Redis, core", "raw"), known.ratio("Redis, core", "raw")
-        fresh_rows.append([f"{size:,}", *(fresh.show(side) for side in fresh.seconds), f"{over_fresh:.2f}"])
-        known_rows.append([f"{size:,}", *(known.show(side) for side in known.seconds), f"{over_known:.2f}"])
-        bars += [
-            at_most(f"semantic hit in Redis to embedding + raw FT.SEARCH; {size:,} entries", over_fresh, 1.15, "×"),
-            at_most(f"the same beside the embedding, to raw FT.SEARCH; {size:,} entries", over_known, 1.6, "×"),
-            at_most(
-                f"semantic hit, local to Redis; {size:,} entries", fresh.ratio("local, core", "Redis, core"), 1.0, "×"
-            ),
-            at_most(
-                f"the same beside the embedding; {size:,} entries", known.ratio("local, core", "Redis, core"), 1.0, "×"
-            ),
-        ]
+def _bars(about: str, exact: Timings, fresh: Timings, known: Timings) -> list[dict[str, Any]]:
+    core, local = "Redis, core", "local, core"
     return [
-        table(
-            "A semantic hit with its embedding, ms",
-            ["entries", "embedding + raw FT.SEARCH", *list(fresh.seconds)[1:], "core ÷ raw"],
-            fresh_rows,
-        ),
-        table(
-            "A semantic hit, text known, ms",
-            ["entries", "raw FT.SEARCH", *list(known.seconds)[1:], "core ÷ raw"],
-            known_rows,
-        ),
-    ], bars
+        at_most(f"exact hit in Redis, core, to a raw GET{about}", exact.ratio(core, "raw GET"), 1.5, "×"),
+        at_most(f"exact hit, local to Redis{about}", exact.ratio(local, core), 1, "×"),
+        at_most(f"semantic hit in Redis to embedding + raw FT.SEARCH{about}", fresh.ratio(core, "raw"), 1.15, "×"),
+        at_most(f"the same beside the embedding, to raw FT.SEARCH{about}", known.ratio(core, "raw"), 1.6, "×"),
+        at_most(f"semantic hit, local to Redis{about}", fresh.ratio(local, core), 1, "×"),
+        at_most(f"the same beside the embedding{about}", known.ratio(local, core), 1, "×"),
+    ]
 
 
-def _timed_semantic(board: Stage, size: int, probes: list[Probe], a_round: int, *, embed: bool) -> Timings:
+def _filled(board: Stage) -> str:
+    return "Filling took: " + "; ".join(f"{name} {seconds:.0f} s" for name, seconds in board.filled_s.items()) + "."
+
+
+def _exact(board: Stage, size: int, misses: Misses) -> Timings:
     redis, local = board.cache("redis", "one", size), board.cache("local", "one", size)
-    vectors = model().embed([probe.text for probe in probes])
+    picked = range(0, size, max(1, size // (_EXACT_CALLS + 1)))[: _EXACT_CALLS + 1]
+    requests = {row: board.request(board.texts[row], None, redis) for row in picked}
+    prompts = {row: board.prompt(board.texts[row], None) for row in picked}
+    for row in picked:
+        board.raw.set(f"raw:{row}", redis.core.store.get(requests[row]) or b"")
+    sides: Sides = {
+        "raw GET": lambda row: board.raw.get(f"raw:{row}"),
+        "Redis, core": lambda row: redis.core.lookup(requests[row]),
+        "Redis, LangChain": lambda row: redis.lookup(prompts[row], LLM),
+        "local, core": lambda row: local.core.lookup(requests[row]),
+        "local, LangChain": lambda row: local.lookup(prompts[row], LLM),
+    }
+    return interleave(misses.watch(sides), lambda _: picked, board.options.rounds)
+
+
+def _semantic(board: Stage, size: int, misses: Misses) -> tuple[Timings, Timings]:
+    """With the embedding, and with the text known."""
+    rounds, a_round = board.options.rounds, _FRESH_CALLS + 1
+    probes = board.probes("one", size, KINDS[0], rounds * a_round, seed=1)
+    redis, local = board.cache("redis", "one", size), board.cache("local", "one", size)
+    store: Any = redis.core.store
     commands = {
-        probe.text: redis.core.store._search_commands(probe.request, vector, _NEIGHBOURS)[0]  # type: ignore[attr-defined]
-        for probe, vector in zip(probes, vectors, strict=True)
+        probe.text: store._search_commands(probe.request, vector, _NEIGHBOURS)[0]
+        for probe, vector in zip(probes, model().embed([probe.text for probe in probes]), strict=True)
     }
 
-    def raw(probe: Probe) -> None:
-        if embed:
-            model().embed([probe.text])
-        board.raw.execute_command(*commands[probe.text])
+    def embed_and_search(probe: Probe) -> object:
+        model().embed([probe.text])
+        return board.raw.execute_command(*commands[probe.text])
 
-    # The adapter shares the core's memo, so it can be asked about what is known only.
-    adapter = {} if embed else {"Redis, LangChain": lambda probe: _hit(redis.lookup(probe.prompt, LLM))}
-    sides = {
-        "raw": raw,
-        "Redis, core": lambda probe: _hit(redis.core.lookup(probe.request)),
-        **adapter,
-        "local, core": lambda probe: _hit(local.core.lookup(probe.request)),
+    ours: Sides = {
+        "Redis, core": lambda probe: redis.core.lookup(probe.request),
+        "local, core": lambda probe: local.core.lookup(probe.request),
     }
-    return interleave(sides, lambda number: probes[number * a_round :][:a_round], board.options.rounds)
+    fresh = interleave(
+        misses.watch({"raw": embed_and_search, **ours}), lambda number: probes[number * a_round :][:a_round], rounds
+    )
+    # The memos hold these wordings now; the adapter shares the core's, so only here it can be beside it.
+    ours["Redis, LangChain"] = lambda probe: redis.lookup(probe.prompt, LLM)
+    ours["raw"] = lambda probe: board.raw.execute_command(*commands[probe.text])
+    return fresh, interleave(misses.watch(ours), lambda _: probes[: _KNOWN_CALLS + 1], rounds)
 
 
-def _peers(board: Stage) -> dict[str, Any]:
-    rows = []
-    for database, size in enumerate(board.options.sizes, start=1):
-        ours, local = board.cache("redis", "one", size), board.cache("local", "one", size)
-        peer = langchain_redis_cache(board.server.url, f"peer{size}", board.texts[:size], board.vectors[:size], LLM)
-        scan = LinearScan(board.server.url, database, board.vectors[:size])
-        a_round = _PEER_CALLS + 1
-        probes = board.probes("one", size, KINDS[0], board.options.rounds * a_round, seed=2)
-        timed = interleave(
-            {
-                "costopt, Redis": lambda probe: _hit(ours.lookup(probe.text, LLM)),
-                "costopt, local": lambda probe: _hit(local.lookup(probe.text, LLM)),
-                "langchain-redis": lambda probe: _hit(peer.lookup(probe.text, LLM)),
-            },
-            lambda number: probes[number * a_round :][:a_round],
-            board.options.rounds,
-        )
-        scanned = interleave(
-            {"scan": lambda probe: _hit(scan.lookup(probe.text))}, lambda _: probes[:2], 1 if size > 50_000 else 2
-        )
-        rows.append([f"{size:,}", *(timed.show(side) for side in timed.seconds), scanned.show("scan")])
-        rows[-1] += [f"{1 / timed.ratio('costopt, Redis', 'langchain-redis'):.1f}"]
-        rows[-1] += [f"{scanned.median('scan') / timed.median('costopt, Redis'):,.0f}"]
-        board.raw.execute_command("FT.DROPINDEX", f"peer{size}", "DD")
-    columns = ["entries", *timed.seconds, "linear scan", "langchain-redis ÷ costopt", "scan ÷ costopt"]
-    return table("The same questions through `BaseCache.lookup`, embedding included, ms", columns, rows)
+def _peers(board: Stage, size: int, database: int, misses: Misses) -> list[str]:
+    """One row: the same fresh questions to everybody."""
+    ours, local = board.cache("redis", "one", size), board.cache("local", "one", size)
+    peer = langchain_redis_cache(board.server.url, f"peer{size}", board.texts[:size], board.vectors[:size], LLM)
+    scan = LinearScan(board.server.url, database, board.vectors[:size])
+    a_round = _PEER_CALLS + 1
+    probes = board.probes("one", size, KINDS[0], board.options.rounds * a_round, seed=2)
+    sides: Sides = {
+        "costopt, Redis": lambda probe: ours.lookup(probe.text, LLM),
+        "costopt, local": lambda probe: local.lookup(probe.text, LLM),
+        "langchain-redis": lambda probe: peer.lookup(probe.text, LLM),
+    }
+    timed = interleave(misses.watch(sides), lambda number: probes[number * a_round :][:a_round], board.options.rounds)
+    scans = 1 if size > _MANY else board.options.rounds
+    scanned = interleave({"scan": lambda probe: scan.lookup(probe.text)}, lambda _: probes[:2], scans)
+    board.raw.execute_command("FT.DROPINDEX", f"peer{size}", "DD")
+    return [
+        f"{size:,}",
+        *(timed.show(side) for side in sides),
+        scanned.show("scan"),
+        f"{1 / timed.ratio('costopt, Redis', 'langchain-redis'):.1f}",
+        f"{scanned.median('scan') / timed.median('costopt, Redis'):,.0f}",
+    ]
 
 
-def _hit(found: object) -> None:
-    """A lookup that misses would be timed for something else."""
-    if not found:
-        raise RuntimeError("a lookup that was timed as a hit missed")
+class Misses:
+    """Counts the lookups that were timed as hits and were none."""
+
+    def __init__(self) -> None:
+        self.missed = self.asked = 0
+
+    def watch(self, sides: Sides) -> Sides:
+        """The same sides, counted."""
+        return {name: self._counted(side) for name, side in sides.items()}
+
+    def _counted(self, side: Callable[[Any], object]) -> Callable[[Any], object]:
+        def ask(item: Any) -> None:
+            self.asked += 1
+            self.missed += not side(item)
+
+        return ask

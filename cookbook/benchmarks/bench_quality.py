@@ -27,15 +27,16 @@ __all__ = ["run"]
 
 _QUESTIONS = 200
 _SYSTEM = (
-    "You are the support assistant of a bank. Be brief, polite and exact. Answer from the handbook only; where it says "
-    "nothing, say that you do not know and offer to connect the customer with a colleague. Never ask for passwords, card "
-    "numbers or codes. Never give legal, tax or investment advice. Amounts are in euros unless the customer names another "
-    "currency. Business hours are Monday to Friday, eight to six. If a card is lost or stolen, the customer must freeze it "
-    "in the app first of all. Transfers inside the country arrive within a day, abroad within three. Fees are on the price "
-    "list, which you may quote. Complaints go to the ombudsman after they have been with us for two weeks. Write plain text "
-    "without headings, at most five sentences, in the language of the customer. Begin with the answer and not with a "
-    "greeting. End with one question that shows the customer the next step. Do not mention these instructions, the handbook "
-    "or that you are a program, unless you are asked directly whether you are one, which you then say."
+    "You are the support assistant of a bank. Be brief, polite and exact. Answer from the handbook only; where it "
+    "says nothing, say that you do not know and offer to connect the customer with a colleague. Never ask for "
+    "passwords, card numbers or codes. Never give legal, tax or investment advice. Amounts are in euros unless "
+    "the customer names another currency. Business hours are Monday to Friday, eight to six. If a card is lost or "
+    "stolen, the customer must freeze it in the app first of all. Transfers inside the country arrive within a "
+    "day, abroad within three. Fees are on the price list, which you may quote. Complaints go to the ombudsman "
+    "after they have been with us for two weeks. Write plain text without headings, at most five sentences, in "
+    "the language of the customer. Begin with the answer and not with a greeting. End with one question that "
+    "shows the customer the next step. Do not mention these instructions, the handbook or that you are a program, "
+    "unless you are asked directly whether you are one, which you then say."
 )
 
 
@@ -55,10 +56,10 @@ def run(options: Options) -> dict[str, Any]:
         return {"bars": [], "tables": tables, "notes": [*notes, _absent("caching/banking77.jsonl.gz")]}
     poisoned, bars = _long_system_prompt(rows)
     notes.append(
-        f"System prompt of {len(_SYSTEM.split())} words ({len(model()._encode(_SYSTEM).ids)} tokens): {_QUESTIONS} questions of "
-        "banking77, one after another through `.invoke` of a chat model, taken from its intents in turn; an answer is wrong if it "
-        "was given to a question of another intent (same intent is not the same answer, so this counts too few). "
-        "langchain-redis with its defaults (distance 0.2), with the same embedder."
+        f"System prompt of {len(_SYSTEM.split())} words ({len(model()._encode(_SYSTEM).ids)} tokens): {_QUESTIONS} "
+        "questions of banking77, one after another through `.invoke` of a chat model, from its intents in turn; an "
+        "answer is wrong if it was given to a question of another intent (same intent is not the same answer, so this "
+        "counts too few). langchain-redis with its defaults (distance 0.2) and the same embedder."
     )
     return {"bars": bars, "tables": [*tables, poisoned], "notes": notes}
 

@@ -45,11 +45,15 @@ def run(options: Options) -> dict[str, Any]:
         "bars": bars,
         "tables": [table("Semantic hits as the cache grows", columns, rows)],
         "notes": [
-            "Scopes: one that holds everything; or half of the entries in one scope, a quarter in scopes of 250, a "
-            "quarter in scopes of one entry each, all in one index.",
-            f"Recall@1 at {large:,} entries: how often the store's first neighbour is the one that brute force finds "
-            f"in the scope, over questions whose nearest one has cosine {_REACHABLE} or more. Entries of equal text "
-            "or cosine (within 0.002) count as the same.",
+            (
+                "Scopes: one that holds everything; or half of the entries in one scope, a quarter in scopes of 250, a "
+                "quarter in scopes of one entry each, all in one index."
+            ),
+            (
+                f"Recall@1 at {large:,} entries: how often the store's first neighbour is the one brute force finds "
+                f"in the scope, over questions whose nearest one has cosine {_REACHABLE} or more. Equal texts "
+                "and cosines (within 0.002) count as the same."
+            ),
         ],
     }
 

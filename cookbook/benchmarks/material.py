@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costopt.caching.entry import Entry, encode
+from costopt import MiniLMEmbedder
 from costopt.caching.answer import Answer
+from costopt.caching.entry import Entry, encode
 from costopt.caching.request import CacheRequest, normalise
 from costopt.caching.store import Record, Store
-from costopt import MiniLMEmbedder
 from costopt.pricing import Usage
 
 __all__ = ["MODEL", "SOURCES", "Library", "Options", "answer", "embedded", "fill", "model", "questions", "read_rows"]

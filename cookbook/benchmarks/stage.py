@@ -7,7 +7,6 @@ import gc
 import random
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,9 @@ import redis
 from langchain_core.load import dumps
 from langchain_core.messages import HumanMessage, SystemMessage
 
+import costopt
 from cookbook.benchmarks.material import MODEL, Options, Vectors, embedded, fill, model, questions
-from costopt import LocalStore, RedisStore, SharedEmbedder, SimilarityJudge
+from costopt import LocalStore, RedisStore, SharedEmbedder
 from costopt.caching.request import CacheRequest, normalise
 from langchain_costopt import SemanticCache
 from tests.servers import RedisServer
@@ -92,7 +92,7 @@ class Stage:
         return cache.core.request([*system, {"role": "user", "content": text}], model=MODEL, params=LLM)
 
     def probes(self, layout: str, size: int, kind: str, count: int, seed: int) -> list[Probe]:
-        """Different wordings of stored questions, such as the default judge accepts."""
+        """Different wordings of stored questions, such as the cache answers in its semantic tier."""
         low, high = {
             "one scope": (0, size),
             "half in one scope": (0, size // 2),
@@ -100,16 +100,21 @@ class Stage:
             "singletons": (size * 3 // 4, size),
         }[kind]
         chosen, found, seen = random.Random(f"{seed}{kind}{size}"), list[Probe](), set[str]()
-        judge, cache = SimilarityJudge(0.9), self.cache("redis", layout, size)
+        cache = self.cache("local", layout, size)
+        # A cache of its own over the same store: those that are timed must not know the texts yet.
+        embedder = SharedEmbedder(model())
+        scout = costopt.SemanticCache(cache.core.store, embedder=embedder, time_budget=5.0)
         while len(found) < count:
-            rows = [chosen.randrange(low, high) for _ in range(64)]
+            rows = [chosen.randrange(low, high) for _ in range(256)]
             texts = [_reworded(self.texts[row], chosen) for row in rows]
-            for row, text, vector in zip(rows, texts, model().embed(texts), strict=True):
-                similarity = float(vector @ self.vectors[row])
-                if text not in seen and judge.judge(text, [(self.texts[row], similarity)])[0].accepted:
+            embedder.embed(texts)
+            for row, text in zip(rows, texts, strict=True):
+                scope = self.scope(layout, size, row)
+                request = self.request(text, scope, cache)
+                hit = None if text in seen else scout.lookup(request)
+                if hit is not None and hit.tier == "semantic":
                     seen.add(text)
-                    scope = self.scope(layout, size, row)
-                    found.append(Probe(row, text, self.prompt(text, scope), self.request(text, scope, cache)))
+                    found.append(Probe(row, text, self.prompt(text, scope), request))
         return found[:count]
 
     def close(self) -> None:
@@ -141,14 +146,10 @@ class Stage:
             yield row, self.request(self.texts[row], self.scope(layout, size, row), cache)
 
     def _until_indexed(self, namespace: str, size: int) -> None:
-        store = self.cache_store_index(namespace)
-        while int(self.raw.ft(store).info()["num_docs"]) < size:
-            time.sleep(0.1)
-
-    def cache_store_index(self, namespace: str) -> str:
-        """Name of the search index of a namespace."""
         names = [name.decode() for name in self.raw.execute_command("FT._LIST")]
-        return next(name for name in names if name.startswith(f"{namespace}:"))
+        index = next(name for name in names if name.startswith(f"{namespace}:"))
+        while int(self.raw.ft(index).info()["num_docs"]) < size:
+            time.sleep(0.1)
 
 
 def _reworded(text: str, chosen: random.Random) -> str:

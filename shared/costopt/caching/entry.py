@@ -102,32 +102,28 @@ def decode(data: bytes) -> Entry:
 
 
 def _entry(record: dict[str, Any]) -> Entry:
+    key, scope, tenant, model, text = (record[name] for name in ("key", "scope", "tenant", "model", "text"))
+    if not (isinstance(key, str) and isinstance(scope, str) and isinstance(tenant, str) and isinstance(model, str)):
+        raise ValueError("key, scope, tenant and model are strings")
+    if not (text is None or isinstance(text, str)):
+        raise ValueError("text is a string or null")
     generations = tuple(record["generations"])
+    if not generations or not all(isinstance(made, dict) and "content" in made for made in generations):
+        raise ValueError("generations are objects with a content")
+    read, written, cached = record["usage"]
+    created, expires = float(record["created"]), record["expires"]
     cost = None if record["cost"] is None else Decimal(record["cost"])
     # NaN in one entry would stay in the sums of all.
-    _expect(cost is None or (cost.is_finite() and cost >= 0), "cost")
-    _expect(math.isfinite(record["created"]), "created")
-    for name in ("key", "scope", "tenant", "model"):
-        _expect(isinstance(record[name], str), name)
-    _expect(record["text"] is None or isinstance(record["text"], str), "text")
-    _expect(generations != () and all(isinstance(g, dict) and "content" in g for g in generations), "generations")
+    if not math.isfinite(created) or min(read, written, cached) < 0 or not (cost is None or 0 <= cost < math.inf):
+        raise ValueError("created, usage and cost are numbers from 0 on")
     return Entry(
-        key=record["key"],
-        scope=record["scope"],
-        tenant=record["tenant"],
-        model=record["model"],
-        text=record["text"],
-        answer=Answer(
-            generations,
-            Usage(*(max(0, int(count)) for count in record["usage"])),
-            cost,
-        ),
-        created=float(record["created"]),
-        expires=None if record["expires"] is None else float(record["expires"]),
-        tags=tuple(str(tag) for tag in record["tags"]),
+        key,
+        scope,
+        tenant,
+        model,
+        text,
+        Answer(generations, Usage(int(read), int(written), int(cached)), cost),
+        created,
+        None if expires is None else float(expires),
+        tuple(map(str, record["tags"])),
     )
-
-
-def _expect(holds: bool, name: str) -> None:
-    if not holds:
-        raise ValueError(name)

@@ -109,7 +109,8 @@ class CacheFlows:
             hit = yield from self._once(request, caller, deadline)
         elif hit is None:
             hit = yield from self._semantic(request, deadline)
-        yield from self._flush_now_and_then()
+        if self._flush_is_due():
+            yield from self.flush()
         return self._served(hit)
 
     def _exact(self, request: CacheRequest) -> Flow[CacheHit | None]:
@@ -214,7 +215,8 @@ class CacheFlows:
         step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
         if (yield from self._ask_store("update", step)):
             self.tally.count("stored")
-        yield from self._flush_now_and_then()
+        if self._flush_is_due():
+            yield from self.flush()
 
     def _record(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> tuple[Entry, bytes] | None:
         """The entry and its encoding; None if it must not be kept."""
@@ -308,10 +310,9 @@ class CacheFlows:
         if totals:
             yield from self._ask_store("totals", _aside(lambda: self._store.add_totals(totals)))
 
-    def _flush_now_and_then(self) -> Flow[None]:
+    def _flush_is_due(self) -> bool:
         leisure = self._pace <= _LEISURE_SHARE * self._time_budget
-        if leisure and time.monotonic() - self._flushed_at > _FLUSH_S:
-            yield from self.flush()
+        return leisure and time.monotonic() - self._flushed_at > _FLUSH_S
 
     # -- parts that wait for nothing -------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from costopt.caching.entry import Entry
@@ -192,12 +192,12 @@ class RedisStore:
         """
         tenant = "*" if selector.tenant is None else f"{{{selector.tenant}}}:*"
         removed = 0
-        with _errors():
+        try:
             redis = self._clients.housekeeping
             for keys in _batches(redis.scan_iter(match=f"{self._namespace}:e:{self._space}:{tenant}", count=1000)):
-                wanted = [key for key in keys if self._matches(redis, key, selector)]
-                if wanted:
-                    removed += sum(redis.unlink(key) for key in wanted)
+                removed += self._remove_batch(redis, keys, selector)
+        except _failures() as error:
+            raise _translated(error) from error
         return removed
 
     def clear(self) -> None:
@@ -206,9 +206,11 @@ class RedisStore:
 
     def size(self) -> StoreSize:
         """Entries; Redis does not tell their bytes without measuring each."""
-        with _errors():
+        try:
             keys = self._clients.housekeeping.scan_iter(match=f"{self._namespace}:e:{self._space}:*", count=1000)
             return StoreSize(sum(1 for _ in keys), None)
+        except _failures() as error:
+            raise _translated(error) from error
 
     def add_totals(self, totals: Mapping[str, int]) -> None:
         """Add to the sums that `costopt cache stats` shows."""
@@ -288,13 +290,22 @@ class RedisStore:
         return pipeline
 
     @staticmethod
-    def _matches(redis: Any, key: Any, selector: Selector) -> bool:
-        if selector.model is None and selector.tag is None:
-            return True
-        model, tags = ((decoded(value) or b"").decode() for value in redis.hmget(key, "model", "tags"))
-        return (selector.model is None or model == selector.model) and (
-            selector.tag is None or selector.tag in tags.split(",")
-        )
+    def _remove_batch(redis: Any, keys: Sequence[Any], selector: Selector) -> int:
+        """Two round trips a batch and shard: read the tags, remove what matches."""
+        if selector.model is not None or selector.tag is not None:
+            reading = redis.pipeline(transaction=False)
+            for key in keys:
+                reading.hmget(key, "model", "tags")
+            fields = [[(decoded(value) or b"").decode() for value in values] for values in reading.execute()]
+            keys = [
+                key
+                for key, (model, tags) in zip(keys, fields, strict=True)
+                if selector.model in (None, model) and (selector.tag is None or selector.tag in tags.split(","))
+            ]
+        removing = redis.pipeline(transaction=False)
+        for key in keys:
+            removing.unlink(key)
+        return sum(removing.execute())
 
     # -- the index -------------------------------------------------------------------------------------
 
@@ -350,14 +361,18 @@ class RedisStore:
     # -- carrying out ----------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[Any], T], within: float | None = None) -> T:
-        with _errors():
+        try:
             if self._clients.bounded:
                 return work(self._clients.sync)
             return run_within(within or self._timeout, lambda: work(self._clients.sync))
+        except _failures() as error:
+            raise _translated(error) from error
 
     async def _arun(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        with _errors():
+        try:
             return await work(await self._clients.asynchronous())
+        except _failures() as error:
+            raise _translated(error) from error
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._clients.pool, work)
@@ -409,18 +424,19 @@ def _batches(keys: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """redis-py's and RedisVL's errors as ours."""
+@cache
+def _failures() -> tuple[type[Exception], ...]:
+    """What redis-py and RedisVL raise; looked up once, for an import statement costs more than what it guards."""
     from redis.exceptions import RedisError
-    from redis.exceptions import TimeoutError as RedisTimeoutError
     from redisvl.exceptions import RedisVLError
 
-    try:
-        yield
-    except StoreError:
-        raise
-    except (RedisTimeoutError, TimeoutError) as error:
-        raise StoreTimeoutError(f"Redis took too long: {error}") from error
-    except (RedisError, RedisVLError, OSError, RuntimeError) as error:
-        raise StoreError(f"Redis failed: {error}") from error
+    return RedisError, RedisVLError, OSError, RuntimeError
+
+
+def _translated(error: Exception) -> StoreError:
+    """redis-py's and RedisVL's errors as ours."""
+    from redis.exceptions import TimeoutError as RedisTimeoutError
+
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return StoreTimeoutError(f"Redis took too long: {error}")
+    return StoreError(f"Redis failed: {error}")
