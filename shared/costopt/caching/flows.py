@@ -19,6 +19,7 @@ from costopt.caching.answer import Answer, why_not_stored
 from costopt.caching.breaker import CircuitBreaker
 from costopt.caching.entry import Entry, decode, encode
 from costopt.caching.flight import Caller, Flights
+from costopt.caching.forks import fork_aware
 from costopt.caching.judge import Judge, SimilarityJudge
 from costopt.caching.lease import LEASE_S, LeaseKeeper
 from costopt.caching.request import CacheRequest
@@ -76,7 +77,6 @@ class CacheFlows:
         single_flight: bool,
         time_budget: float,
     ) -> None:
-        self.tally = Tally()
         self.shadow_hits: deque[CacheHit] = deque(maxlen=_SHADOW_HITS)
         self._store = store
         self._embedder = embedder
@@ -87,13 +87,27 @@ class CacheFlows:
         # Nobody waits for an answer that will not be served.
         self._single_flight = single_flight and not shadow
         self._time_budget = time_budget
+        self._start()
+        fork_aware(self)
+
+    def _start(self) -> None:
+        self.tally = Tally()
         self._store_breaker = CircuitBreaker()
         self._embedder_breaker = CircuitBreaker()
         self._flights = Flights(_LONGEST_FLIGHT_S)
-        self._leases = LeaseKeeper(store)
+        self._leases = LeaseKeeper(self._store)
         self._flush_lock = threading.Lock()
         self._flushed_at = time.monotonic()
         self._pace = 0.0  # seconds that the last read of the store took
+
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    after_fork_in_parent = before_fork
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: the parent's calls, leases and unwritten sums are the parent's."""
+        self._start()
 
     # -- lookup ----------------------------------------------------------------------------------------
 

@@ -56,10 +56,13 @@ class LocalIndex:
         self._index: Any = None
         self._seen_seq = 0
         self._seen_removals = 0
-        self._seen_version: tuple[int, int, int] | None = None
+        self._seen_file = 0
+        self._seen_version: tuple[int, int] | None = None
         self._unsaved = 0
         self._filling = False
         self._filling_lock = threading.Lock()
+        self._filler: threading.Thread | None = None
+        self._stopped = False
 
     def __len__(self) -> int:
         return 0 if self._index is None else len(self._index)
@@ -83,30 +86,50 @@ class LocalIndex:
                 self._index.remove(seq)
                 self._unsaved += 1
 
-    def catch_up(self, db: sqlite3.Connection, *, wait: bool) -> bool:
-        """Read on in the file; False while the index is too far behind to be asked."""
+    def catch_up(self, db: sqlite3.Connection, opened: int, *, wait: bool) -> bool:
+        """Read on in the file; False while the index is too far behind to be asked.
+
+        Args:
+            db: A connection to the file.
+            opened: The how manieth it is.
+            wait: Whether to read all there is, however long that takes.
+        """
         if self._filling and not wait:
             return False
         # `data_version` changes whenever anybody else has committed, and asking costs microseconds; its
         # numbers mean something on one connection only.
-        version = (os.getpid(), id(db), int(db.execute("PRAGMA data_version").fetchone()[0]))
+        version = (opened, int(db.execute("PRAGMA data_version").fetchone()[0]))
         if version == self._seen_version:
             return True
         with self._filling_lock:
-            if self._index is None:
-                self._load()
+            # Another one if the file was removed and made anew: its rows are numbered from 1 again.
+            row = db.execute("SELECT value FROM sums WHERE name = 'identity'").fetchone()
+            file = 0 if row is None else int(row[0])
+            if self._index is None or file != self._seen_file:
+                self._load(file)
             behind = db.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM entries WHERE seq > ? AND embedder = ? AND vector IS NOT NULL "
+                "SELECT count(*) FROM (SELECT 1 FROM entries WHERE seq > ? AND embedder = ? AND length(vector) = ? "
                 "LIMIT ?)",
-                (self._seen_seq, self._embedder, _INLINE_ROWS + 1),
+                (self._seen_seq, self._embedder, 2 * self._dimension, _INLINE_ROWS + 1),
             ).fetchone()[0]
             if behind <= _INLINE_ROWS or wait:
                 self._read_on(db)
                 self._seen_version = version
                 return True
             self._filling = True
-        threading.Thread(target=self._fill_aside, name="costopt-index", daemon=True).start()
+        self._filler = threading.Thread(target=self._fill_aside, name="costopt-index", daemon=True)
+        self._filler.start()
         return False
+
+    def stop_filling(self) -> None:
+        """Have the thread that fills the index close the file, and wait for that."""
+        self._stopped = True
+        if self._filler is not None:
+            self._filler.join(timeout=1.0)
+
+    def may_fill(self) -> None:
+        """Allow it again; the next search that finds the index behind starts it."""
+        self._stopped = False
 
     def save(self) -> None:
         """Write the index beside the file, if it has learned anything since; failing is no harm."""
@@ -117,6 +140,7 @@ class LocalIndex:
             payload = bytes(self._index.save())
             header = json.dumps(
                 {
+                    "file": self._seen_file,
                     "seq": self._seen_seq,
                     "removals": self._seen_removals,
                     "digest": hashlib.blake2b(payload, digest_size=16).hexdigest(),
@@ -130,8 +154,8 @@ class LocalIndex:
         except OSError as error:
             _log.debug("costopt: the index was not saved: %r", error)
 
-    def _load(self) -> None:
-        """Start from the saved index, if there is a sound one, else from nothing."""
+    def _load(self, of_file: int) -> None:
+        """Start from the saved index, if there is a sound one of this file, else from nothing."""
         from usearch.index import Index
 
         self._index = Index(
@@ -141,6 +165,7 @@ class LocalIndex:
             expansion_search=_EXPANSION_SEARCH,
         )
         self._seen_seq = self._seen_removals = 0
+        self._seen_file = of_file
         try:
             with open(self._saved_path, "rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(4), "little")))
@@ -148,6 +173,8 @@ class LocalIndex:
             # The library trusts what it loads: what is damaged must not reach it.
             if hashlib.blake2b(payload, digest_size=16).hexdigest() != header["digest"]:
                 raise ValueError("damaged")
+            if header["file"] != of_file:
+                raise ValueError("of another file")
             self._index.load(payload)
             self._seen_seq, self._seen_removals = int(header["seq"]), int(header["removals"])
         except FileNotFoundError:
@@ -174,11 +201,13 @@ class LocalIndex:
         if removals != self._seen_removals:
             self._drop_missing(db)
             self._seen_removals = removals
-        while rows := db.execute(
-            "SELECT seq, scope, vector FROM entries WHERE seq > ? AND embedder = ? AND length(vector) = ? "
-            "ORDER BY seq LIMIT ?",
-            (self._seen_seq, self._embedder, 2 * self._dimension, _CHUNK),
-        ).fetchall():
+        while not self._stopped and (
+            rows := db.execute(
+                "SELECT seq, scope, vector FROM entries WHERE seq > ? AND embedder = ? AND length(vector) = ? "
+                "ORDER BY seq LIMIT ?",
+                (self._seen_seq, self._embedder, 2 * self._dimension, _CHUNK),
+            ).fetchall()
+        ):
             self._add(rows)
             self._seen_seq = rows[-1][0]
             if self._unsaved >= _SAVE_EVERY:
@@ -188,7 +217,7 @@ class LocalIndex:
         vectors = np.stack([np.frombuffer(blob, dtype=np.float16) for _, _, blob in rows]).astype(np.float32)
         with self._lock:
             for (seq, scope, _), vector in zip(rows, vectors, strict=True):
-                if np.isfinite(vector).all() and seq not in self._index:
+                if np.isfinite(vector).all() and vector.any() and seq not in self._index:
                     self._index.add(seq, salted(vector, scope))
                     self._unsaved += 1
 

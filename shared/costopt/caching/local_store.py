@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from costopt.caching.forks import fork_aware
 from costopt.caching.local_index import LocalIndex
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.store import Found, Neighbour, Record, Selector, StoreSize, Vector
@@ -31,6 +32,7 @@ _EVICT_TO = 0.9
 _TOUCHES = 512
 _SWEEP_EVERY = 256
 _STALE_ROUNDS = 4
+_FORK_S = 1.0
 
 # `seq` only ever grows, so that a process that has seen all up to one number reads on from there.
 _SCHEMA = f"""
@@ -49,7 +51,7 @@ CREATE TABLE IF NOT EXISTS rejected (key TEXT NOT NULL, other TEXT NOT NULL, PRI
 CREATE TABLE IF NOT EXISTS leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL)
     STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-INSERT OR IGNORE INTO sums VALUES ('removals', 0), ('bytes', 0);
+INSERT OR IGNORE INTO sums VALUES ('removals', 0), ('bytes', 0), ('identity', random());
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 
@@ -82,6 +84,10 @@ class LocalStore:
         self._max_bytes = max_bytes
         self._embedder = ""
         self._dimension = 0
+        self._start()
+        fork_aware(self)
+
+    def _start(self) -> None:
         self._lock = threading.RLock()
         self._reader = _Connection(self.path)
         self._writer = _Connection(self.path)
@@ -90,6 +96,24 @@ class LocalStore:
         self._writes = 0
         # A pool of our own: the event loop's default one may be full of model calls.
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="costopt-local")
+
+    def before_fork(self) -> None:
+        """Close the file: SQLite in the child would count on locks that only the parent has."""
+        for connection in (self._writer, self._reader):
+            connection.hold_closed()
+        if self._index is not None:
+            self._index.stop_filling()
+
+    def after_fork_in_parent(self) -> None:
+        """Allow it to be opened again."""
+        for connection in (self._reader, self._writer):
+            connection.let_open()
+        if self._index is not None:
+            self._index.may_fill()
+
+    def after_fork_in_child(self) -> None:
+        """Start anew, for the locks of the parent's threads are theirs."""
+        self._start()
 
     # -- the seam --------------------------------------------------------------------------------------
 
@@ -258,10 +282,12 @@ class LocalStore:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                # A full disk has rolled back already; a commit that failed may not have.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
 
     def _touch(self, key: str) -> None:
         # Writing at each hit would cost more than the hit; the order of use is written now and then.
@@ -335,7 +361,7 @@ class LocalStore:
                 self._index = LocalIndex(self.path, self._embedder, self._dimension)
             index = self._index
         with _errors(), self._reader as db:
-            return index if index.catch_up(db, wait=wait) else None
+            return index if index.catch_up(db, self._reader.opened, wait=wait) else None
 
 
 class _Connection:
@@ -345,27 +371,44 @@ class _Connection:
         self._path = path
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
-        self._pid = 0
+        self._held = False
+        self.opened = 0
 
     def __enter__(self) -> sqlite3.Connection:
         if not self._lock.acquire(timeout=_BUSY_MS / 1000):
             raise StoreTimeoutError(f"{self._path} is busy in another thread")
         try:
-            if self._db is None or self._pid != os.getpid():
-                self._db, self._pid = _connect(self._path), os.getpid()
+            if self._db is None:
+                self._db = _connect(self._path)
+                self.opened += 1
             return self._db
         except BaseException:
             self._lock.release()
             raise
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            # Damaged, perhaps: once the file is removed, another one is to be opened.
+            if isinstance(error, sqlite3.Error) and not _is_busy(error):
+                self.close()
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         with self._lock:
-            if self._db is not None and self._pid == os.getpid():
+            if self._db is not None:
                 self._db.close()
             self._db = None
+
+    def hold_closed(self) -> None:
+        """Close, and keep other threads from opening; whoever uses it now has a second to finish."""
+        self._held = self._lock.acquire(timeout=_FORK_S)
+        if self._held:
+            self.close()
+
+    def let_open(self) -> None:
+        if self._held:
+            self._lock.release()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -391,13 +434,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _is_busy(error: sqlite3.Error) -> bool:
+    return "locked" in str(error) or "busy" in str(error)
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """SQLite's and the system's errors as ours."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "locked" in str(error) or "busy" in str(error):
+        if _is_busy(error):
             raise StoreTimeoutError(f"the cache file is locked by another process: {error}") from error
         raise StoreError(f"the cache file cannot be used: {error}") from error
     except sqlite3.Error as error:

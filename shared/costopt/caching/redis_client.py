@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -51,8 +54,11 @@ class Clients:
         self._timeout = timeout
         self._options = options
         self._lock = threading.Lock()
+        self._idle: deque[Any] = deque()
+        self._idle_pid = os.getpid()
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]]
         self._by_loop = weakref.WeakKeyDictionary()
+        self._inherited: list[Any] = []
         self.trusted = client is None
         # Of one server each call ends by the socket's timeout; the others go from node to node, a timeout each.
         self.bounded = self.trusted and "+" not in urlsplit(self._url).scheme
@@ -78,6 +84,29 @@ class Clients:
                 if self._client is None:
                     self._client = _connect(self._url, self._timeout, self._options)
         return self._client
+
+    def quick(self, work: Callable[[Any], T]) -> T:
+        """The result of `work` on a client that keeps its connection.
+
+        Taking one from redis-py's pool and giving it back costs a third of what a GET takes.
+        """
+        if not self.bounded:
+            return work(self.sync)
+        if self._idle_pid != os.getpid():
+            # After a fork these connections are the parent's.
+            self._idle, self._idle_pid = deque(), os.getpid()
+        idle = self._idle
+        try:
+            client = idle.pop()
+        except IndexError:
+            client = _connect_once(self._url, self._timeout, self._options)
+        try:
+            return work(client)
+        finally:
+            if len(idle) < _CONNECTIONS:
+                idle.append(client)
+            else:
+                client.close()
 
     @cached_property
     def housekeeping(self) -> Any:
@@ -106,6 +135,16 @@ class Clients:
         finally:
             self._by_loop.pop(loop, None)
             await client.aclose()
+
+    def after_fork_in_child(self) -> None:
+        """Connect anew, but drop nothing of a running loop: closing it here would stop it there (they share epoll)."""
+        self._lock = threading.Lock()
+        self._inherited.append(self._by_loop)
+        self._by_loop = weakref.WeakKeyDictionary()
+        self.__dict__.pop("pool", None)
+        self.__dict__.pop("housekeeping", None)
+        if self.trusted:
+            self._client = None
 
     def send(self, redis: Any, commands: Sequence[tuple[Any, ...]], tenant: str) -> list[Any]:
         """Two commands about one tenant in one round trip (two in a cluster); errors come as values."""
@@ -163,6 +202,9 @@ class Clients:
                 client.close()
         self.__dict__.pop("housekeeping", None)
         self._client = None
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -211,6 +253,15 @@ def _connect(url: str, timeout: float, options: dict[str, Any]) -> Any:
         return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
     pool = {"max_connections": _CONNECTIONS, "timeout": _QUEUE * timeout} | options
     return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(url, **pool))
+
+
+def _connect_once(url: str, timeout: float, options: dict[str, Any]) -> Any:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    options = _lean(timeout) | {"retry": Retry(NoBackoff(), 0)} | options
+    return redis.Redis.from_url(url, single_connection_client=True, **options)
 
 
 def _aconnect(url: str, timeout: float, options: dict[str, Any]) -> Any:

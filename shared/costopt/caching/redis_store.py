@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from costopt.caching.entry import Entry
+from costopt.caching.forks import fork_aware
 from costopt.caching.redis_client import Clients, decoded, run_within
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.store import Found, Neighbour, Record, Selector, StoreSize, Vector
@@ -88,6 +89,17 @@ class RedisStore:
         self._space = ""
         self._created_at: dict[str, float] = {}
         self._create_lock = threading.Lock()
+        fork_aware(self)
+
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    after_fork_in_parent = before_fork
+
+    def after_fork_in_child(self) -> None:
+        """Connections, and locks that a thread of the parent may hold, are the parent's."""
+        self._create_lock = threading.Lock()
+        self._clients.after_fork_in_child()
 
     # -- the seam --------------------------------------------------------------------------------------
 
@@ -98,7 +110,8 @@ class RedisStore:
 
     def get(self, request: CacheRequest) -> bytes | None:
         """The entry under the request's key."""
-        return decoded(self._run(lambda redis: redis.hget(self._entry_key(request), "entry")))
+        key = self._entry_key(request)
+        return decoded(self._run(lambda _: self._clients.quick(lambda redis: redis.hget(key, "entry"))))
 
     async def aget(self, request: CacheRequest) -> bytes | None:
         """`get`, awaited."""
