@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -34,6 +33,7 @@ __all__ = ["CacheFlows"]
 _log = logging.getLogger("costopt.caching")
 
 _NEIGHBOURS = 5
+_LARGEST_COSINE = 1.01  # one, and what rounding adds to it
 # Loading the embedder for the first time is no fault: the first caller waits for it, up to this long.
 _LOAD_S = 15.0
 # What the search keeps of the time budget when the embedder is waited for.
@@ -58,6 +58,7 @@ class CacheFlows:
         store: Where entries lie.
         embedder: Turns texts into vectors; None for the exact tier only.
         judge: Decides on neighbours.
+        floor: Least cosine similarity at which a neighbour is shown to the judge.
         ttl: Seconds until an answer expires; None for ever.
         tags: The labels of an answer that is stored now.
         shadow: Record hits, serve none.
@@ -71,6 +72,7 @@ class CacheFlows:
         embedder: SharedEmbedder | None,
         judge: Judge,
         *,
+        floor: float,
         ttl: float | None,
         tags: Callable[[], Sequence[str]],
         shadow: bool,
@@ -81,6 +83,7 @@ class CacheFlows:
         self._store = store
         self._embedder = embedder
         self._judge = judge
+        self._floor = floor
         self._ttl = ttl
         self._tags = tags
         self._shadow = shadow
@@ -338,10 +341,12 @@ class CacheFlows:
         return _hit(entry, request, tier, 1.0, "same text" if tier == "exact" else "asked at the same moment")
 
     def _candidates(self, found: Found | None, request: CacheRequest) -> list[tuple[Entry, float]]:
-        """What may be judged: of this scope, readable, not rejected; the nearest first."""
+        """What may be judged: near, of this scope, readable, not rejected; the nearest first."""
         if found is None:
             return []
-        pairs = ((self._decoded(neighbour.data), neighbour.similarity) for neighbour in found.neighbours)
+        # Most neighbours are too far: they are not worth decoding. NaN is not within, either.
+        near = (n for n in found.neighbours if self._floor <= n.similarity <= _LARGEST_COSINE)
+        pairs = ((self._decoded(neighbour.data), neighbour.similarity) for neighbour in near)
         candidates = [
             (entry, similarity)
             for entry, similarity in pairs
@@ -350,7 +355,6 @@ class CacheFlows:
             and entry.tenant == request.tenant
             and entry.text is not None
             and entry.key not in found.rejected
-            and math.isfinite(similarity)
         ]
         return sorted(candidates, key=lambda pair: -pair[1])
 

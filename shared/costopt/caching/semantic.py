@@ -34,8 +34,8 @@ class SemanticCache:
             file in the user's cache folder. A string is a Redis URL.
         embedder: Turns texts into vectors; by default the MiniLM that all of costopt shares.
         judge: Who decides whether a similar question wants the same answer; by default `SimilarityJudge`.
-        min_similarity: Least cosine similarity for the default judge, in [0, 1]. 1.0 with a text's own
-            wording still matches; to switch the semantic tier off, give `exact_only=True`.
+        min_similarity: Least cosine similarity, in [0, 1], at which a stored question is shown to the judge.
+            To switch the semantic tier off, give `exact_only=True`.
         guards: Whether the default judge heeds the guards (numbers, names, negation, ...).
         exact_only: Serve the same text only; nothing is embedded.
         tenant: Whose questions these are, or a function that tells at each call. Never shared.
@@ -79,7 +79,7 @@ class SemanticCache:
         time_budget: float = 0.25,
     ) -> None:
         _check(ttl, tenant, tags, time_budget)
-        judge = judge or SimilarityJudge(min_similarity, guards)
+        by_similarity = SimilarityJudge(min_similarity, guards)
         shared = embedder if isinstance(embedder, SharedEmbedder) else None
         if shared is None:
             shared = SharedEmbedder(embedder) if embedder is not None else default_embedder()
@@ -91,7 +91,8 @@ class SemanticCache:
         self._flows = CacheFlows(
             self.store,
             self._embedder,
-            judge,
+            judge or by_similarity,
+            floor=by_similarity.min_similarity,
             ttl=ttl,
             tags=tags if callable(tags) else lambda: tags,
             shadow=shadow,
