@@ -123,9 +123,7 @@ def test_the_next_proceeds_when_the_leading_process_is_killed(redis_client: redi
         cache.close()
 
 
-def test_an_answer_that_came_since_we_looked_is_not_paid_for_again(
-    redis_client: redis.Redis, redis_url: str
-) -> None:
+def test_an_answer_that_came_since_we_looked_is_not_paid_for_again(redis_client: redis.Redis, redis_url: str) -> None:
     """Between our exact look-up and our turn, another process answered and gave its lease back."""
     embedder = Words()
     ours = SemanticCache(RedisStore(redis_url), embedder=embedder).warm()

@@ -110,7 +110,7 @@ def _entry(record: dict[str, Any]) -> Entry:
     if not (text is None or isinstance(text, str)):
         raise ValueError("text is a string or null")
     generations = tuple(record["generations"])
-    if not generations or not all(isinstance(made, dict) and "content" in made for made in generations):
+    if not generations or not all(isinstance(made["content"], str | list) for made in generations):
         raise ValueError("generations are objects with a content")
     read, written, cached = record["usage"]
     created, expires = float(record["created"]), record["expires"]

@@ -443,6 +443,8 @@ def _errors() -> Iterator[None]:
     """SQLite's and the system's errors as ours."""
     try:
         yield
+    except StoreError:  # a timeout of ours is an OSError, too
+        raise
     except sqlite3.OperationalError as error:
         if _is_busy(error):
             raise StoreTimeoutError(f"the cache file is locked by another process: {error}") from error

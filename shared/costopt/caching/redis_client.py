@@ -46,8 +46,8 @@ class Clients:
     ) -> None:
         if (url is None) == (client is None):
             raise ConfigError("RedisStore needs a URL such as 'redis://localhost:6379', or a client=, and not both")
-        if url is not None and urlsplit(url).scheme not in _SCHEMES:
-            raise ConfigError(f"{_without_password(url)!r} is no Redis URL: it begins with one of {_SCHEMES}")
+        if url is not None:
+            _check(url)
         self._url = url or ""
         self._client = client
         self._async_client = async_client
@@ -328,6 +328,22 @@ async def _avalue(work: Any) -> Any:
         return await work
     except Exception as error:
         return error
+
+
+def _check(url: str) -> None:
+    """Refuse what could never be connected to, while somebody is there who can mend it."""
+    try:
+        scheme = urlsplit(url).scheme
+        if scheme == "redis+sentinel":
+            _sentinel(url, {})
+        elif scheme in _SCHEMES:
+            _ = urlsplit(url).port
+        else:
+            raise ValueError(f"it begins with one of {_SCHEMES}")
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{_without_password(url)!r} is no Redis URL: {error}") from None
 
 
 def _without_password(url: str) -> str:

@@ -1,0 +1,392 @@
+"""Redis as people run it: cluster, Sentinel, TLS, restricted accounts, their own client, many event loops, forks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from langchain_core.globals import set_llm_cache
+
+from costopt import LocalStore, RedisStore, StoreError
+from costopt import SemanticCache as Core
+from langchain_costopt import SemanticCache
+from tests.faults.support import Model, aask, answer_to, ask, capital, questions, tier
+from tests.faults.words import MOST_ADDED_S, Process, Words, found, human, keep, said, wait_for
+from tests.servers import HOST, RedisCluster, RedisServer, SentinelSetup, TlsRedisServer
+
+QUESTION = "how old is the moon"
+REWORDED = "the moon is how old"
+
+
+def cached(store: Any, **options: Any) -> SemanticCache:
+    return SemanticCache(store, embedder=Words(), guards=False, **options)
+
+
+def serves(model: Model, topic: str = "moon") -> bool:
+    """Whether a new question is kept, and served in both tiers."""
+    question, reworded = f"how old is the {topic}", f"the {topic} is how old"
+    model.invoke(question)
+    answers = [model.invoke(question), model.invoke(reworded)]
+    assert {answer.content for answer in answers} <= {answer_to(question), answer_to(reworded)}
+    return [tier(answer) for answer in answers] == ["exact", "semantic"]
+
+
+async def aserves(model: Model, topic: str = "moon") -> bool:
+    """`serves`, awaited."""
+    question, reworded = f"how old is the {topic}", f"the {topic} is how old"
+    await model.ainvoke(question)
+    return [tier(await model.ainvoke(text)) for text in (question, reworded)] == ["exact", "semantic"]
+
+
+def until_served(model: Model) -> None:
+    topics = iter(f"moon{number}" for number in range(10_000))
+    wait_for(lambda: serves(model, next(topics)), "both tiers serve", 30)
+
+
+def costs_little(model: Model, topic: str) -> None:
+    """New questions are answered, each in little more time than the model takes."""
+    for question in questions(topic, 5):
+        answer, seconds = ask(model, question)
+        assert answer.content == answer_to(question)
+        assert seconds <= MOST_ADDED_S
+
+
+@contextmanager
+def frozen(*servers: RedisServer) -> Iterator[None]:
+    for server in servers:
+        server.stop()
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.resume()
+
+
+# -- more than one server ----------------------------------------------------------------------------------
+
+
+def cluster_url(cluster: RedisCluster) -> str:
+    return cluster.url.replace("redis://", "redis+cluster://")
+
+
+def test_cluster_serves_every_tenant_its_own(redis_cluster: RedisCluster) -> None:
+    tenant = "a"
+    cache = cached(RedisStore(cluster_url(redis_cluster)), tenant=lambda: tenant).warm()
+    model = Model(cache=cache)
+    model.invoke("connects")
+    for tenant in ("a", "b", "c", "d", "e", "f"):
+        wait_for(lambda name=tenant: serves(model, name), "the tenant's index")
+        assert tier(model.invoke("how old is the other")) is None
+    nodes = [node for node in redis_cluster.nodes if node.client().keys("costopt:e:*")]
+    assert len(nodes) > 1
+    assert cache.core.size().entries >= 12
+    assert cache.invalidate(tenant="a") >= 2
+    cache.close()
+
+
+async def test_cluster_in_asyncio(redis_cluster: RedisCluster) -> None:
+    cache = cached(RedisStore(cluster_url(redis_cluster)))
+    model = Model(cache=cache)
+    topics = iter(range(1000))
+    give_up = time.monotonic() + 10
+    while not await aserves(model, f"moon{next(topics)}"):
+        assert time.monotonic() < give_up, cache.stats()
+    await cache.aclose()
+
+
+@pytest.mark.parametrize("how_many", [1, 3])
+def test_cluster_with_frozen_nodes(redis_cluster: RedisCluster, how_many: int) -> None:
+    cache = cached(RedisStore(cluster_url(redis_cluster)))
+    model = Model(cache=cache)
+    until_served(model)
+    fresh = cached(RedisStore(cluster_url(redis_cluster)))
+    with frozen(*redis_cluster.nodes[:how_many]):
+        costs_little(model, "frozen")
+        costs_little(Model(cache=fresh), "never connected")
+    until_served(model)
+    cache.close()
+    fresh.close()
+
+
+async def test_cluster_with_frozen_nodes_in_asyncio(redis_cluster: RedisCluster) -> None:
+    cache = cached(RedisStore(cluster_url(redis_cluster)))
+    model = Model(cache=cache)
+    await aserves(model)
+    with frozen(*redis_cluster.nodes):
+        taken = [(await aask(model, question))[1] for question in questions("frozen", 5)]
+    assert max(taken) <= MOST_ADDED_S
+    await cache.aclose()
+
+
+def test_sentinel_fails_over(redis_sentinel: SentinelSetup) -> None:
+    cache = cached(RedisStore(redis_sentinel.url)).warm()
+    model = Model(cache=cache)
+    until_served(model)
+    redis_sentinel.master.kill()
+    costs_little(model, "failing over")
+    until_served(model)
+    with frozen(redis_sentinel.sentinel, redis_sentinel.replica):
+        costs_little(model, "all gone")
+    cache.close()
+
+
+def test_tls(redis_tls: TlsRedisServer) -> None:
+    cache = cached(RedisStore(redis_tls.url)).warm()
+    assert serves(Model(cache=cache))
+    cache.close()
+    stranger = cached(RedisStore(redis_tls.proxy.url))
+    costs_little(Model(cache=stranger), "whose certificate is this")
+    with pytest.raises(StoreError, match="certificate"):
+        stranger.warm()
+    stranger.close()
+
+
+async def test_tls_in_asyncio(redis_tls: TlsRedisServer) -> None:
+    cache = cached(RedisStore(redis_tls.proxy.url, ssl_ca_certs=str(redis_tls.ca))).warm()
+    assert await aserves(Model(cache=cache))
+    await cache.aclose()
+
+
+# -- less than all rights ----------------------------------------------------------------------------------
+
+
+def test_an_account_that_may_not_create_the_index(redis_server: RedisServer) -> None:
+    rules = "~costopt:* +@all -@dangerous -@admin -ft.create -ft._list"
+    url = redis_server.user("app", "secret", rules)
+    with pytest.raises(StoreError, match=r"(?i)permission"):
+        cached(RedisStore(url)).warm()
+    made = cached(RedisStore(redis_server.url)).warm()
+    made.close()
+    cache = cached(RedisStore(url, create_index=False)).warm()
+    assert serves(Model(cache=cache))
+    assert not cache.stats().failures
+    cache.close()
+
+
+def test_an_account_that_may_only_read(redis_server: RedisServer) -> None:
+    owner = cached(RedisStore(redis_server.url)).warm()
+    Model(cache=owner).invoke(QUESTION)
+    owner.close()
+    cache = cached(
+        RedisStore(redis_server.user("reader", "secret", "~costopt:* +@read +ft.search"), create_index=False)
+    )
+    model = Model(cache=cache)
+    assert [tier(model.invoke(text)) for text in (QUESTION, REWORDED)] == ["exact", "semantic"]
+    costs_little(model, "not kept")
+    assert cache.stats().stored == 0
+    cache.close()
+
+
+def test_a_wrong_password(redis_server: RedisServer) -> None:
+    right = redis_server.user("app", "secret", "~* +@all")
+    cache = cached(RedisStore(right.replace("secret", "wr0ng-pass")))
+    costs_little(Model(cache=cache), "who are you")
+    with pytest.raises(StoreError) as error:
+        cache.warm()
+    assert "wr0ng-pass" not in str(error.value)
+    cache.close()
+
+
+class PlainRedis(RedisServer):
+    """A server without the search module."""
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        return command[: command.index("--loadmodule")]
+
+
+def test_a_redis_without_search_serves_the_same_text() -> None:
+    with PlainRedis() as server:
+        cache = cached(RedisStore(server.url))
+        model = Model(cache=cache)
+        costs_little(model, "plain")
+        model.invoke(QUESTION)
+        assert [tier(model.invoke(text)) for text in (QUESTION, REWORDED)] == ["exact", None]
+        with pytest.raises(StoreError, match="search"):
+            cache.warm()
+        cache.close()
+
+
+# -- the user's own client ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}, {"protocol": 3, "decode_responses": True}],
+    ids=str,
+)
+def test_own_client(redis_server: RedisServer, options: dict[str, Any]) -> None:
+    client = redis_server.client(**options)
+    cache = cached(RedisStore(client=client)).warm()
+    model = Model(cache=cache)
+    assert serves(model)
+    assert serves(model, "quoted “moon” \ud800 🌝")
+    hit = cache.core.lookup(human(cache.core, "an odd one"))
+    assert hit is None
+    assert not cache.stats().failures
+    cache.close()
+    assert client.ping()  # the user's, and so not ours to close
+
+
+@pytest.mark.parametrize("options", [{}, {"socket_timeout": None, "retry_on_timeout": True}], ids=str)
+def test_own_client_without_timeouts_on_a_frozen_server(redis_server: RedisServer, options: dict[str, Any]) -> None:
+    cache = cached(RedisStore(client=redis_server.client(**options))).warm()
+    model = Model(cache=cache)
+    assert serves(model)
+    with frozen(redis_server):
+        costs_little(model, "frozen")
+        asyncio.run(acosts_little(model, "frozen, awaited"))
+    until_served(model)
+    cache.close()
+
+
+async def acosts_little(model: Model, topic: str) -> None:
+    for question in questions(topic, 5):
+        answer, seconds = await aask(model, question)
+        assert answer.content == answer_to(question)
+        assert seconds <= MOST_ADDED_S
+
+
+async def test_own_sync_client_in_asyncio(redis_server: RedisServer) -> None:
+    """It would block the loop, and is therefore used from threads."""
+    cache = cached(RedisStore(client=redis_server.client())).warm()
+    model = Model(cache=cache)
+    assert await aserves(model)
+    redis_server.stop()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    await aask(model, "does the loop turn?")
+    ticking.cancel()
+    redis_server.resume()
+    assert ticks >= 3
+    await cache.aclose()
+
+
+async def test_own_async_client(redis_server: RedisServer) -> None:
+    async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+        cache = cached(RedisStore(client=redis_server.client(), async_client=client)).warm()
+        model = Model(cache=cache)
+        assert await aserves(model)
+        with frozen(redis_server):
+            await acosts_little(model, "frozen")
+        await cache.aclose()
+        assert await client.ping()
+
+
+def test_own_cluster_client(redis_cluster: RedisCluster) -> None:
+    cache = cached(RedisStore(client=redis_cluster.client()))
+    until_served(Model(cache=cache))
+    cache.close()
+
+
+# -- one cache, many loops and processes -------------------------------------------------------------------
+
+
+def test_several_event_loops_in_a_row(redis_server: RedisServer) -> None:
+    cache = cached(RedisStore(redis_server.url)).warm()
+    set_llm_cache(cache)
+    watcher = redis_server.client()
+    try:
+        model = Model()
+        before = len(watcher.client_list())
+        for number in range(12):
+            assert asyncio.run(aserves(model, f"moon{number}"))
+        assert model.calls == 12
+        assert not cache.stats().failures
+        # Each loop's connections went with it.
+        assert len(watcher.client_list()) <= before + 2
+    finally:
+        set_llm_cache(None)
+        cache.close()
+
+
+def test_a_loop_beside_threads(redis_server: RedisServer) -> None:
+    cache = cached(RedisStore(redis_server.url)).warm()
+    model = Model(cache=cache)
+
+    async def main() -> None:
+        topics = [capital(number)[0] for number in range(10)]
+        threads = [asyncio.to_thread(model.invoke, topic) for topic in topics]
+        await asyncio.gather(*threads, *(model.ainvoke(topic) for topic in topics))
+
+    asyncio.run(main())
+    assert model.calls == 10
+    assert not cache.stats().failures
+    cache.close()
+
+
+def test_fork_after_use(redis_server: RedisServer) -> None:
+    """Connections are the parent's: shared ones would hand answers to the wrong process."""
+    code = """
+import asyncio, os, sys
+from costopt import RedisStore, SemanticCache
+from tests.faults.words import Words, found, human, keep, said
+
+cache = SemanticCache(RedisStore(sys.argv[1]), embedder=Words(), guards=False).warm()
+keep(cache, "from the parent")
+request = human(cache, "an awaited one")
+asyncio.run(cache.aupdate(request, said("awaited")))
+leader = cache._flows._leases.owner
+children = []
+for child in range(3):
+    if not (pid := os.fork()):
+        assert cache._flows._leases.owner != leader
+        for number in range(60):
+            keep(cache, f"matter {number} of child {child}")
+            for text in (f"matter {number} of child {child}", f"child {child} of matter {number}"):
+                assert found(cache, text)[1] == f"answer to matter {number} of child {child}"
+        assert asyncio.run(cache.alookup(request)).tier == "exact"
+        assert found(cache, "the parent from") == ("semantic", "answer to from the parent")
+        assert not cache.stats().failures, cache.stats().failures
+        cache.close()
+        os._exit(0)
+    children.append(pid)
+for number in range(60):
+    keep(cache, f"matter {number} of the parent")
+    assert found(cache, f"matter {number} of the parent")[1] == f"answer to matter {number} of the parent"
+statuses = [os.waitpid(pid, 0)[1] for pid in children]
+assert statuses == [0, 0, 0], statuses
+assert not cache.stats().failures, cache.stats().failures
+cache.close()
+"""
+    with Process(code, redis_server.url) as process:
+        process.rest()
+
+
+@pytest.mark.parametrize(
+    "address", [f"redis://{HOST}:1", "unix:///nowhere/redis.sock", "redis+sentinel://127.0.0.1:1/x"]
+)
+def test_nobody_there(address: str) -> None:
+    cache = cached(RedisStore(address))
+    costs_little(Model(cache=cache), "nobody there")
+    with pytest.raises(StoreError):
+        cache.warm()
+    cache.close()
+
+
+def test_the_answer_is_stored_where_the_reader_looks(redis_server: RedisServer, tmp_path: Any) -> None:
+    """Two namespaces and two stores do not see each other."""
+    stores = [RedisStore(redis_server.url), RedisStore(redis_server.url, namespace="other"), LocalStore(tmp_path / "c")]
+    caches = [Core(store, embedder=Words(), guards=False).warm() for store in stores]
+    for number, cache in enumerate(caches):
+        assert found(cache, QUESTION) is None
+        keep(cache, QUESTION, f"answer {number}")
+    assert [found(cache, REWORDED) for cache in caches] == [("semantic", f"answer {n}") for n in range(3)]
+    caches[0].clear()
+    assert [found(cache, QUESTION) is None for cache in caches] == [True, False, False]
+    caches[1].update(human(caches[1], "another"), said("kept"))
+    for cache in caches:
+        cache.close()
