@@ -133,7 +133,7 @@ def _semantic(board: Stage, size: int, misses: Misses) -> tuple[Timings, Timings
     redis, local = board.cache("redis", "one", size), board.cache("local", "one", size)
     store: Any = redis.core.store
     commands = {
-        probe.text: store._search_commands(probe.request, vector, _NEIGHBOURS)[0]
+        probe.text: store._search_command(probe.request, vector, _NEIGHBOURS)
         for probe, vector in zip(probes, model().embed([probe.text for probe in probes]), strict=True)
     }
 

@@ -90,6 +90,7 @@ class SharedEmbedder:
         self._memo_size = memo_size
         self._max_batch = max_batch
         self._memo: OrderedDict[str | bytes, Vectors] = OrderedDict()
+        self._fitting: dict[str, bool] = {}
         self.calls = 0  # forward passes
         self.texts = 0  # texts in them
         self._after_fork()
@@ -119,7 +120,17 @@ class SharedEmbedder:
 
     def fits(self, text: str) -> bool:
         """Whether the vector would tell of all of `text`."""
-        return fits(self._embedder, text)
+        if len(text) > _LONG_KEY_CHARS:
+            return fits(self._embedder, text)
+        with self._lock:
+            known = self._fitting.get(text)
+        if known is None:
+            known = fits(self._embedder, text)
+            with self._lock:
+                if len(self._fitting) >= self._memo_size:
+                    self._fitting.clear()
+                self._fitting[text] = known
+        return known
 
     def submit(self, text: str) -> Future[Vectors]:
         """Ask for the vector of `text` and return at once.

@@ -1,4 +1,4 @@
-"""The local file killed, locked, full, damaged, shared by processes: nothing acknowledged is lost, nobody is held up."""
+"""The local file killed, locked, full, damaged, shared: nothing acknowledged is lost, nobody is held up."""
 
 from __future__ import annotations
 

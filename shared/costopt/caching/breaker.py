@@ -36,6 +36,7 @@ class CircuitBreaker:
         self._failures = 0
         self._rest = 0.0
         self._open_until = 0.0
+        self._probing = False
 
     @property
     def is_open(self) -> bool:
@@ -58,6 +59,7 @@ class CircuitBreaker:
             # This caller probes; the next one is let through only after another rest, should the
             # outcome of this probe never be reported.
             self._open_until = now + self._rest
+            self._probing = self._rest > 0.0
             return True
 
     def succeeded(self) -> None:
@@ -67,6 +69,7 @@ class CircuitBreaker:
         with self._lock:
             self._failures = 0
             self._rest = self._open_until = 0.0
+            self._probing = False
 
     def probe_now(self) -> None:
         """Let the next call through, without calling the matter mended: something of another kind came back."""
@@ -78,6 +81,10 @@ class CircuitBreaker:
         """Report that a call failed; `slow` if somebody had to wait for it."""
         with self._lock:
             self._failures += 1
+            if self._rest and not self._probing:
+                # Let through before it opened: of 64 calls that fail at once, 63 must not each double the rest.
+                return
+            self._probing = False
             if self._rest or slow or self._failures >= _TRIES:
                 self._rest = min(max(self._rest * 2, _FIRST_REST_S), _LONGEST_REST_S)
                 self._open_until = self._clock() + self._rest

@@ -24,7 +24,7 @@ from costopt.caching.lease import LEASE_S, LeaseKeeper
 from costopt.caching.request import CacheRequest
 from costopt.caching.results import CacheHit, Tally, Tier
 from costopt.caching.steps import Flow, Step
-from costopt.caching.store import Found, Record, Store, Vector
+from costopt.caching.store import Neighbour, Record, Store, Vector
 from costopt.embedding import SharedEmbedder
 from costopt.errors import EntryError
 
@@ -340,12 +340,10 @@ class CacheFlows:
             return None
         return _hit(entry, request, tier, 1.0, "same text" if tier == "exact" else "asked at the same moment")
 
-    def _candidates(self, found: Found | None, request: CacheRequest) -> list[tuple[Entry, float]]:
-        """What may be judged: near, of this scope, readable, not rejected; the nearest first."""
-        if found is None:
-            return []
+    def _candidates(self, found: Sequence[Neighbour] | None, request: CacheRequest) -> list[tuple[Entry, float]]:
+        """What may be judged: near, of this scope, readable; the nearest first."""
         # Most neighbours are too far: they are not worth decoding. NaN is not within, either.
-        near = (n for n in found.neighbours if self._floor <= n.similarity <= _LARGEST_COSINE)
+        near = (n for n in found or () if self._floor <= n.similarity <= _LARGEST_COSINE)
         pairs = ((self._decoded(neighbour.data), neighbour.similarity) for neighbour in near)
         candidates = [
             (entry, similarity)
@@ -354,7 +352,6 @@ class CacheFlows:
             and entry.scope == request.scope
             and entry.tenant == request.tenant
             and entry.text is not None
-            and entry.key not in found.rejected
         ]
         return sorted(candidates, key=lambda pair: -pair[1])
 

@@ -18,7 +18,7 @@ import numpy as np
 from costopt.caching.forks import fork_aware
 from costopt.caching.local_index import LocalIndex
 from costopt.caching.request import CacheRequest, digest
-from costopt.caching.store import Found, Neighbour, Record, Selector, StoreSize, Vector
+from costopt.caching.store import Neighbour, Record, Selector, StoreSize, Vector
 from costopt.errors import ConfigError, StoreError, StoreTimeoutError
 
 __all__ = ["DEFAULT_MAX_BYTES", "LocalStore"]
@@ -132,16 +132,19 @@ class LocalStore:
         self._touch(request.key)
         return bytes(rows[0][0])
 
-    def search(self, request: CacheRequest, vector: Vector, k: int) -> Found:
+    def search(self, request: CacheRequest, vector: Vector, k: int) -> list[Neighbour]:
         """The nearest entries in the request's scope, their cosines from the file."""
+        rejected: set[str] | None = None
         neighbours = []
         for data, blob, key in self._rows(request, vector, k):
-            stored = np.frombuffer(blob, dtype=np.float16).astype(np.float32)
-            neighbours.append(Neighbour(data, float(stored @ vector / np.linalg.norm(stored))))
-            self._touch(key)
-        neighbours.sort(key=lambda neighbour: -neighbour.similarity)
-        rejected = self._read("SELECT other FROM rejected WHERE key = ?", (request.key,)) if neighbours else []
-        return Found(neighbours, frozenset(str(other) for (other,) in rejected))
+            if rejected is None:
+                rows = self._read("SELECT other FROM rejected WHERE key = ?", (request.key,))
+                rejected = {other for (other,) in rows}
+            if key not in rejected:
+                stored = np.frombuffer(blob, dtype=np.float16).astype(np.float32)
+                neighbours.append(Neighbour(data, float(stored @ vector / np.linalg.norm(stored))))
+                self._touch(key)
+        return sorted(neighbours, key=lambda neighbour: -neighbour.similarity)
 
     def put(self, record: Record) -> bool:
         """Store an entry; True, and safe from the death of this process, when this returns."""
@@ -254,7 +257,7 @@ class LocalStore:
         """`get`, in a thread."""
         return await self._in_thread(lambda: self.get(request))
 
-    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> Found:
+    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> list[Neighbour]:
         """`search`, in a thread."""
         return await self._in_thread(lambda: self.search(request, vector, k))
 

@@ -7,10 +7,10 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -145,30 +145,6 @@ class Clients:
         self.__dict__.pop("housekeeping", None)
         if self.trusted:
             self._client = None
-
-    def send(self, redis: Any, commands: Sequence[tuple[Any, ...]], tenant: str) -> list[Any]:
-        """Two commands about one tenant in one round trip (two in a cluster); errors come as values."""
-        if self.cluster:
-            node = redis.get_node_from_key(f"{{{tenant}}}")
-            send = partial(redis.execute_command, target_nodes=node)
-            return [_value(partial(send, *command)) for command in commands]
-        pipeline = redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = pipeline.execute(raise_on_error=False)
-        return replies
-
-    async def asend(self, redis: Any, commands: Sequence[tuple[Any, ...]], tenant: str) -> list[Any]:
-        """`send`, awaited."""
-        if self.cluster:
-            await redis.initialize()
-            node = redis.get_node_from_key(f"{{{tenant}}}")
-            return [await _avalue(redis.execute_command(*command, target_nodes=node)) for command in commands]
-        pipeline = redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
 
     def create_index(self, redis: Any, schema: Any, tenant: str) -> None:
         """Create a search index unless it is there."""

@@ -23,7 +23,7 @@ from costopt.caching.entry import Entry
 from costopt.caching.forks import fork_aware
 from costopt.caching.redis_client import Clients, decoded, run_within
 from costopt.caching.request import CacheRequest, digest
-from costopt.caching.store import Found, Neighbour, Record, Selector, StoreSize, Vector
+from costopt.caching.store import Neighbour, Record, Selector, StoreSize, Vector
 from costopt.caching.vector import SALT_DIMENSIONS, cosine, salted
 from costopt.errors import ConfigError, StoreError, StoreTimeoutError, require
 
@@ -119,36 +119,46 @@ class RedisStore:
             return await self._aside(lambda: self.get(request))
         return decoded(await self._arun(lambda redis: redis.hget(self._entry_key(request), "entry")))
 
-    def search(self, request: CacheRequest, vector: Vector, k: int) -> Found:
+    def search(self, request: CacheRequest, vector: Vector, k: int) -> list[Neighbour]:
         """The nearest entries; of the request's scope first, others may follow."""
-        commands = self._search_commands(request, vector, k)
-        replies = self._run(lambda redis: self._clients.send(redis, commands, request.tenant))
-        if _index_is_missing(replies[0]):
+        command = self._search_command(request, vector, k)
+        try:
+            reply = self._run(lambda _: self._clients.quick(lambda redis: redis.execute_command(*command)))
+        except StoreError as error:
+            _unless_index_is_missing(error)
             self._create(request.tenant)
-            return Found()
-        return _found(replies)
+            return []
+        return _neighbours(reply, request.key)
 
-    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> Found:
+    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> list[Neighbour]:
         """`search`, awaited."""
-        commands = self._search_commands(request, vector, k)
         if self._clients.threads_only:
             return await self._aside(lambda: self.search(request, vector, k))
-        replies = await self._arun(lambda redis: self._clients.asend(redis, commands, request.tenant))
-        if _index_is_missing(replies[0]):
+        command = self._search_command(request, vector, k)
+        try:
+            reply = await self._arun(lambda redis: redis.execute_command(*command))
+        except StoreError as error:
+            _unless_index_is_missing(error)
             await self._acreate(request.tenant)
-            return Found()
-        return _found(replies)
+            return []
+        return _neighbours(reply, request.key)
 
     def put(self, record: Record) -> bool:
         """Store an entry and its expiry in one transaction; True when that is done."""
-        self._run(lambda redis: self._transaction(redis, record).execute())
+        known = self._key("r", record.entry.tenant, record.entry.key)
+        self._run(lambda redis: self._transaction(redis, record, redis.smembers(known)).execute())
         return True
 
     async def aput(self, record: Record) -> bool:
         """`put`, awaited."""
         if self._clients.threads_only:
             return await self._aside(lambda: self.put(record))
-        await self._arun(lambda redis: self._transaction(redis, record).execute())
+        known = self._key("r", record.entry.tenant, record.entry.key)
+
+        async def write(redis: Any) -> None:
+            await self._transaction(redis, record, await redis.smembers(known)).execute()
+
+        await self._arun(write)
         return True
 
     def claim(self, request: CacheRequest, owner: str, seconds: float) -> bool:
@@ -273,16 +283,15 @@ class RedisStore:
         shard = f":{{{tenant}}}" if self._clients.cluster else ""
         return f"{self._namespace}:index:{self._space}{shard}"
 
-    def _search_commands(self, request: CacheRequest, vector: Vector, k: int) -> list[tuple[Any, ...]]:
+    def _search_command(self, request: CacheRequest, vector: Vector, k: int) -> tuple[Any, ...]:
         # The scope is in the vector (see `costopt.caching.vector`), so there is no filter to be slowed by.
-        search = (
+        return (
             "FT.SEARCH", self._index_name(request.tenant), f"*=>[KNN {k} @vector $query AS far]", "PARAMS", "2",
-            "query", salted(vector, request.scope).tobytes(), "RETURN", "2", "far", "entry", "SORTBY", "far",
-            "LIMIT", "0", str(k), "DIALECT", "2",
+            "query", salted(vector, request.scope).tobytes(), "RETURN", "3", "far", "entry", "rejected",
+            "SORTBY", "far", "LIMIT", "0", str(k), "DIALECT", "2",
         )  # fmt: skip
-        return [search, ("SMEMBERS", self._key("r", request.tenant, request.key))]
 
-    def _transaction(self, redis: Any, record: Record) -> Any:
+    def _transaction(self, redis: Any, record: Record, rejected: Iterable[Any]) -> Any:
         """Everything about one entry, or nothing: an entry without its expiry would stay for ever."""
         entry, key = record.entry, self._entry_key(record.entry)
         fields: dict[str, Any] = {
@@ -290,6 +299,8 @@ class RedisStore:
             "tenant": entry.tenant,
             "model": digest("model", entry.model),
             "tags": ",".join(digest("tag", tag) for tag in entry.tags),
+            # Beside the entry, so that a search brings it along.
+            "rejected": b",".join(decoded(key) or b"" for key in rejected),
         }
         if record.vector is not None:
             fields["vector"] = salted(record.vector, entry.scope).tobytes()
@@ -391,34 +402,28 @@ class RedisStore:
         return await asyncio.get_running_loop().run_in_executor(self._clients.pool, work)
 
 
-def _index_is_missing(reply: Any) -> bool:
-    """Whether a search failed for want of an index; any other failure is raised."""
-    if not isinstance(reply, Exception):
-        return False
+def _unless_index_is_missing(error: StoreError) -> None:
+    """Raise the error of a search again, unless it failed for want of an index."""
     # "no such index" (Redis Stack), "Unknown index name" (older), "Index not found" (Redis 8).
-    words = str(reply).lower()
-    if "index" in words and any(part in words for part in ("no such", "unknown", "not found")):
-        return True
-    raise reply
+    words = str(error).lower()
+    if "index" not in words or not any(part in words for part in ("no such", "unknown", "not found")):
+        raise error
 
 
-def _found(replies: list[Any]) -> Found:
-    rejected = frozenset((decoded(key) or b"").decode() for key in replies[1])
-    return Found(list(_neighbours(replies[0])), rejected)
-
-
-def _neighbours(reply: Any) -> Iterator[Neighbour]:
+def _neighbours(reply: Any, asked: str) -> list[Neighbour]:
     """From FT.SEARCH's answer: a list in RESP2, a map in RESP3."""
     if isinstance(reply, dict):
         rows = _field(reply, "results") or []
         documents = [_field(row, "extra_attributes") for row in rows]
     else:
         documents = [dict(zip(fields[::2], fields[1::2], strict=True)) if fields else None for fields in reply[2::2]]
+    neighbours = []
     for document in documents:
         # An entry that expires during the search is named without its fields.
         data = decoded(_field(document, "entry")) if document else None
-        if data is not None:
-            yield Neighbour(data, cosine(1.0 - float(_field(document, "far"))))
+        if data is not None and asked.encode() not in (decoded(_field(document, "rejected")) or b""):
+            neighbours.append(Neighbour(data, cosine(1.0 - float(_field(document, "far")))))
+    return neighbours
 
 
 def _field(mapping: Any, name: str) -> Any:
@@ -452,4 +457,6 @@ def _translated(error: Exception) -> StoreError:
 
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return StoreTimeoutError(f"Redis took too long: {error}")
+    if "unknown command 'FT." in str(error):
+        return StoreError("this Redis has no search module: use Redis 8, Redis Stack or Redis Cloud, or a LocalStore")
     return StoreError(f"Redis failed: {error}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from costopt.caching.entry import Entry
 from costopt.caching.request import CacheRequest
 
-__all__ = ["Found", "Neighbour", "Record", "Selector", "Store", "StoreSize", "Vector"]
+__all__ = ["Neighbour", "Record", "Selector", "Store", "StoreSize", "Vector"]
 
 Vector = NDArray[np.float32]
 """Shape (dimension,), unit length."""
@@ -37,18 +37,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A stored entry near the question, not yet checked: its bytes may be anything."""
+    """A stored entry near the question and not rejected for it; not yet checked: its bytes may be anything."""
 
     data: bytes
     similarity: float
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search gives: neighbours, nearest first, and the keys that were rejected for this question."""
-
-    neighbours: Sequence[Neighbour] = ()
-    rejected: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +66,8 @@ class Store(Protocol):
     def bind(self, embedder: str, dimension: int) -> None: ...
     def get(self, request: CacheRequest) -> bytes | None: ...
     async def aget(self, request: CacheRequest) -> bytes | None: ...
-    def search(self, request: CacheRequest, vector: Vector, k: int) -> Found: ...
-    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> Found: ...
+    def search(self, request: CacheRequest, vector: Vector, k: int) -> Sequence[Neighbour]: ...
+    async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> Sequence[Neighbour]: ...
     def put(self, record: Record) -> bool: ...
     async def aput(self, record: Record) -> bool: ...
     def claim(self, request: CacheRequest, owner: str, seconds: float) -> bool: ...

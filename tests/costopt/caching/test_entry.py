@@ -27,11 +27,16 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+contents = st.text(st.characters(), max_size=20) | st.lists(
+    st.dictionaries(st.text(max_size=5), json_values), max_size=3
+)
 answers = st.builds(
     Answer,
-    st.lists(st.fixed_dictionaries({"kind": st.just("chat"), "content": json_values}), min_size=1, max_size=3).map(
-        tuple
-    ),
+    st.lists(
+        st.fixed_dictionaries({"kind": st.just("chat"), "content": contents, "extra": json_values}),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
     st.builds(Usage, st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9)),
     st.none() | st.decimals(0, 1000, places=9),
 )
