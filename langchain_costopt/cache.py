@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.messages import AIMessage
+from pydantic import BaseModel
 
 import costopt
 from costopt.caching import CacheHit, CacheRequest, CacheStats, Judge, Store
@@ -72,27 +74,29 @@ class SemanticCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The answer to a prompt, if there is one; called by LangChain."""
-        request = self._request(prompt, llm_string)
+        frame = sys._getframe(1)
+        request = self._request(prompt, llm_string, frame)
         if request is None:
             return None
-        return self._served(self.core.lookup(request, _caller(sys._getframe(1))))
+        return self._served(self.core.lookup(request, _caller(frame)))
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """`lookup`, without blocking the event loop."""
-        request = self._request(prompt, llm_string)
+        frame = sys._getframe(1)
+        request = self._request(prompt, llm_string, frame)
         if request is None:
             return None
-        return self._served(await self.core.alookup(request, _caller(sys._getframe(1), asyncio.current_task())))
+        return self._served(await self.core.alookup(request, _caller(frame, asyncio.current_task())))
 
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
         """Keep an answer; called by LangChain."""
-        request = self._request(prompt, llm_string)
+        request = self._request(prompt, llm_string, sys._getframe(1))
         if request is not None:
             self.core.update(request, lambda: answer_of(return_val, request.model))
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
         """`update`, without blocking the event loop."""
-        request = self._request(prompt, llm_string)
+        request = self._request(prompt, llm_string, sys._getframe(1))
         if request is not None:
             await self.core.aupdate(request, lambda: answer_of(return_val, request.model))
 
@@ -140,10 +144,14 @@ class SemanticCache(BaseCache):
         """`close`, and the connections of the running event loop, too."""
         await self.core.aclose()
 
-    def _request(self, prompt: str, llm_string: str) -> CacheRequest | None:
+    def _request(self, prompt: str, llm_string: str, frame: FrameType) -> CacheRequest | None:
         return self.core.guarded(
             "request",
-            lambda: self.core.request(turns_of(prompt), model=model_of(llm_string), params=llm_string),
+            lambda: self.core.request(
+                turns_of(prompt, completion=_module(frame).endswith(".llms")),
+                model=model_of(llm_string),
+                params=llm_string + _shapes(llm_string, frame),
+            ),
         )
 
     def _served(self, hit: CacheHit | None) -> RETURN_VAL_TYPE | None:
@@ -151,7 +159,23 @@ class SemanticCache(BaseCache):
         return None if hit is None else self.core.guarded("entry", lambda: generations_of(hit))
 
 
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
 def _caller(frame: FrameType, task: asyncio.Task[Any] | None = None) -> Caller | None:
-    """Who asked, if it is LangChain itself: only then will an `update` follow."""
-    asked_by = str(frame.f_globals.get("__name__", ""))
-    return Caller(frame, task) if asked_by.startswith("langchain_core.language_models") else None
+    """Who asked, if it is a chat model's own code, which stays where it is until the answer is there."""
+    return Caller(frame, task) if _module(frame) == "langchain_core.language_models.chat_models" else None
+
+
+def _shapes(llm_string: str, frame: FrameType) -> str:
+    """The schemas of the classes that the answer shall be parsed into.
+
+    In the string that LangChain hands a cache such a class is a name, which many classes, and tomorrow's
+    version of this one, may share; the class itself is among the arguments of the function that asks.
+    """
+    if "<class '" not in llm_string:
+        return ""
+    kwargs = frame.f_locals.get("kwargs") or {}
+    classes = [value for value in kwargs.values() if isinstance(value, type) and issubclass(value, BaseModel)]
+    return json.dumps([made.model_json_schema() for made in classes], sort_keys=True)

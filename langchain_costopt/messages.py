@@ -35,8 +35,11 @@ _ROLES = {
 }
 _MODEL_KEYS = ("model", "model_name", "model_id", "deployment_name", "azure_deployment", "repo_id")
 _MODEL = re.compile(rf"\('(?:{'|'.join(_MODEL_KEYS)})', '([^']+)'\)")
+# A chat prompt that was flattened for a completion model: system prompt and earlier turns are in it.
+_TRANSCRIPT = re.compile(r"^(?:System|Human|User|AI|Assistant|Tool|Function): ", re.MULTILINE)
 # Said again elsewhere in the message, or different at every call.
 _DROPPED_KWARGS = frozenset(("function_call", "parsed", "refusal", "tool_calls"))
+_PROVIDER_IDS = "__openai_function_call_ids__"
 _DROPPED_METADATA = frozenset(
     (
         "costopt",
@@ -54,14 +57,25 @@ _ID_KEYS = ("id", "call_id", "tool_call_id", "tool_use_id")
 _CALL = "costopt:call:"
 
 
-def turns_of(prompt: str) -> list[dict[str, Any]]:
-    """The messages of a prompt; a prompt that is no list of messages is one user message."""
-    if prompt.startswith('[{"lc"'):
+def turns_of(prompt: str, *, completion: bool = False) -> list[dict[str, Any]]:
+    """The messages of a prompt.
+
+    Args:
+        prompt: What LangChain hands a cache: `dumps(messages)` of a chat model, the text of any other.
+        completion: Whether it is known to be text.
+
+    Returns:
+        The messages. A text is one user message; but a text that is a transcript, or looks like messages and
+        is none, has the role "prompt", and then matches exactly only.
+    """
+    if not prompt.startswith('[{"lc"'):
+        return [{"role": "prompt" if _TRANSCRIPT.search(prompt) else "user", "content": prompt}]
+    if not completion:
         try:
             return [_turn(row["kwargs"]) for row in json.loads(prompt)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
-    return [{"role": "user", "content": prompt}]
+    return [{"role": "prompt", "content": prompt}]
 
 
 def _turn(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +84,7 @@ def _turn(fields: Mapping[str, Any]) -> dict[str, Any]:
     calls = fields.get("tool_calls") or ()
     # The raw calls of the provider say what `tool_calls` says, with ids.
     extra = {name: value for name, value in kwargs.items() if name not in _DROPPED_KWARGS or not calls}
-    extra = {name: value for name, value in extra.items() if value is not None and name != "parsed"}
+    extra = {name: value for name, value in _lasting(extra).items() if name != "parsed"}
     invalid = fields.get("invalid_tool_calls")
     if invalid:
         extra["invalid_tool_calls"] = [{"name": call.get("name"), "args": call.get("args")} for call in invalid]
@@ -88,15 +102,17 @@ def _turn(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_of(llm_string: str) -> str:
     """The model's name, for prices and `invalidate`; "unknown" if the string does not tell."""
-    serialized, _, params = llm_string.rpartition("---")
-    named = _MODEL.search(params or llm_string)
+    try:
+        serialized, end = json.JSONDecoder().raw_decode(llm_string)
+    except ValueError:
+        serialized, end = None, 0
+    named = _MODEL.search(llm_string, end)
     if named:
         return named.group(1)
-    try:
-        kwargs = json.loads(serialized)["kwargs"]
-        return next(str(kwargs[key]) for key in _MODEL_KEYS if kwargs.get(key))
-    except (ValueError, KeyError, TypeError, StopIteration):
+    kwargs = serialized.get("kwargs") if isinstance(serialized, dict) else None
+    if not isinstance(kwargs, dict):
         return "unknown"
+    return next((str(kwargs[key]) for key in _MODEL_KEYS if kwargs.get(key)), "unknown")
 
 
 def answer_of(generations: Sequence[Generation], model: str) -> Answer:
@@ -149,12 +165,10 @@ def _chat(generation: ChatGeneration) -> dict[str, Any]:
         "tool_calls": [{"name": call["name"], "args": _data(call["args"])} for call in message.tool_calls],
         "finish": _finish({**info, **metadata}),
         "refusal": bool(kwargs.get("refusal")),
+        "invalid_tool_calls": bool(message.invalid_tool_calls),
         "extra": {
             "name": message.name,
-            "invalid": [
-                {"name": c["name"], "args": c["args"], "error": c["error"]} for c in message.invalid_tool_calls
-            ],
-            "kwargs": _data({k: v for k, v in kwargs.items() if v is not None and (k != "tool_calls" or not calls)}),
+            "kwargs": _data({k: v for k, v in _lasting(kwargs).items() if k != "tool_calls" or not calls}),
             "metadata": _data({k: v for k, v in metadata.items() if k not in _DROPPED_METADATA}),
             "info": _data({k: v for k, v in info.items() if k not in _DROPPED_METADATA}),
         },
@@ -171,16 +185,6 @@ def _chat_generation(data: Mapping[str, Any], hit: CacheHit) -> ChatGeneration:
         tool_calls=[
             {"name": call["name"], "args": call["args"], "id": new, "type": "tool_call"}
             for call, new in zip(data["tool_calls"], ids, strict=True)
-        ],
-        invalid_tool_calls=[
-            {
-                "name": c["name"],
-                "args": c["args"],
-                "error": c["error"],
-                "id": None,
-                "type": "invalid_tool_call",
-            }
-            for c in extra["invalid"]
         ],
         additional_kwargs=extra["kwargs"],
         response_metadata={**extra["metadata"], "costopt": _explanation(hit)},
@@ -204,6 +208,17 @@ def _explanation(hit: CacheHit) -> dict[str, Any]:
         "key": hit.key,
         "request_key": hit.request_key,
         "tenant": hit.tenant,
+    }
+
+
+def _lasting(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Without nothing, and without what belongs to one response of the provider."""
+    return {
+        name: value
+        for name, value in kwargs.items()
+        if value is not None
+        and name != _PROVIDER_IDS
+        and not (name == "reasoning" and isinstance(value, dict) and "id" in value)
     }
 
 

@@ -82,8 +82,8 @@ def test_readme_snippet(snippet: str, tmp_path: Path) -> None:
             "OPENAI_API_KEY": "sk-none",
             "OPENAI_BASE_URL": server.url,
         }
-        code = snippet.replace("/tmp/costopt-readme", str(tmp_path))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+        command = [sys.executable, "-c", snippet]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         if "print(cache.stats())" in snippet:
             assert len(server.requests) == 1

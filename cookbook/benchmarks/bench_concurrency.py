@@ -20,12 +20,14 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_redis import RedisSemanticCache
 
+import costopt
 from cookbook.benchmarks.findings import at_least, at_most, table
 from cookbook.benchmarks.material import Options, model
 from cookbook.benchmarks.peers import OurEmbeddings
 from cookbook.benchmarks.stage import KINDS, Stage, stage
 from cookbook.benchmarks.timing import interleave
 from costopt import LocalStore, RedisStore, SharedEmbedder
+from costopt.caching import Store
 from costopt.caching.request import CacheRequest
 from langchain_costopt import SemanticCache
 
@@ -33,7 +35,10 @@ __all__ = ["CountingChatModel", "run"]
 
 _AT_ONCE, _CALLERS = 64, 100
 _THINKING_S = 0.3
-_fresh = itertools.count()
+_SHORT = 80  # characters
+_SETTLE_S = 1.1  # a breaker that one burst opened must not spoil the next
+
+Ask = Callable[[costopt.SemanticCache, list[CacheRequest]], int]
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def run(options: Options) -> dict[str, Any]:
     rows, bars = [], []
     for store in ("redis", "local"):
         for way, measure in (("threads", _threads), ("asyncio", _tasks)):
-            found = measure(board, store)
+            found = measure(board, board.cache(store, "one", options.sizes[1]).core.store)
             rows.append(
                 [
                     store,
@@ -50,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
                     f"{found.alone:,.0f}",
                     f"{found.together:,.0f}",
                     f"{found.ratio:.2f}",
-                    f"{found.served:.1%}",
+                    f"{found.in_time:.1%}",
                 ]
             )
             bars.append(
@@ -58,9 +63,15 @@ def run(options: Options) -> dict[str, Any]:
                     f"throughput of {_AT_ONCE} lookups at once to one at a time, {store}, {way}", found.ratio, 3, "×"
                 )
             )
-    failures = {kind: dict(board.cache(kind, "one", options.sizes[1]).stats().failures) for kind in ("redis", "local")}
     flights, flight_bars = _single_flight(board.server.url)
-    columns = ["store", "callers", "one at a time, lookups/s", f"{_AT_ONCE} at once, lookups/s", "ratio", "answered"]
+    columns = [
+        "store",
+        "callers",
+        "one at a time, lookups/s",
+        f"{_AT_ONCE} at once, lookups/s",
+        "ratio",
+        "answered in 250 ms",
+    ]
     return {
         "bars": bars + flight_bars,
         "tables": [
@@ -74,22 +85,22 @@ def run(options: Options) -> dict[str, Any]:
         "notes": [
             (
                 "Throughput: other wordings of stored questions, none asked before, each embedded and searched for; 64 "
-                "threads, or 64 tasks of one event loop, let go together. Only lookups that were answered are counted."
+                "threads, or 64 tasks of one event loop, let go together. The budget of a lookup is raised to 10 s, so that "
+                "all are answered; the last column is the "
+                "share of such a burst that is answered in the usual 250 ms."
             ),
-            f"Lookups that ran out of their time budget or failed in this: {failures}.",
             f"Identical questions go through a chat model that takes {_THINKING_S} s to answer.",
         ],
     }
 
 
-def _threads(board: Stage, store: str) -> Throughput:
-    cache = board.cache(store, "one", board.options.sizes[1]).core
+def _threads(board: Stage, store: Store) -> Throughput:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
 
-        def alone(requests: list[CacheRequest]) -> int:
+        def alone(cache: costopt.SemanticCache, requests: list[CacheRequest]) -> int:
             return sum(cache.lookup(request) is not None for request in requests)
 
-        def together(requests: list[CacheRequest]) -> int:
+        def together(cache: costopt.SemanticCache, requests: list[CacheRequest]) -> int:
             gate = threading.Barrier(_AT_ONCE)
 
             def one(request: CacheRequest) -> bool:
@@ -101,57 +112,57 @@ def _threads(board: Stage, store: str) -> Throughput:
         return _measured(board, store, alone, together)
 
 
-def _tasks(board: Stage, store: str) -> Throughput:
-    cache = board.cache(store, "one", board.options.sizes[1]).core
-
-    async def alone(requests: list[CacheRequest]) -> int:
+def _tasks(board: Stage, store: Store) -> Throughput:
+    async def alone(cache: costopt.SemanticCache, requests: list[CacheRequest]) -> int:
         return sum([await cache.alookup(request) is not None for request in requests])
 
-    async def together(requests: list[CacheRequest]) -> int:
+    async def together(cache: costopt.SemanticCache, requests: list[CacheRequest]) -> int:
         return sum(hit is not None for hit in await asyncio.gather(*map(cache.alookup, requests)))
 
     with asyncio.Runner() as loop:
-        measured = _measured(board, store, lambda r: loop.run(alone(r)), lambda r: loop.run(together(r)))
-        loop.run(cache.aclose())
-        return measured
+        return _measured(board, store, lambda c, r: loop.run(alone(c, r)), lambda c, r: loop.run(together(c, r)))
 
 
-def _measured(
-    board: Stage, store: str, alone: Callable[[list[CacheRequest]], int], together: Callable[[list[CacheRequest]], int]
-) -> Throughput:
-    # A lookup asks what nobody has asked before: what one side has embedded, the other must not find.
-    repeats = 3
-    needed = 2 * board.options.rounds * repeats * _AT_ONCE
-    size = board.options.sizes[1]
-    probes = board.probes("one", size, KINDS[0], needed, seed=next(_fresh))
+def _measured(board: Stage, store: Store, alone: Ask, together: Ask) -> Throughput:
+    rounds, repeats = board.options.rounds, 3
+    # Never the same question again: what one side has embedded, the other must not find.
+    probes = board.probes("one", board.options.sizes[1], KINDS[0], (2 * rounds * repeats + rounds) * _AT_ONCE, _SHORT)
     unasked = iter([probe.request for probe in probes])
-    served = {"alone": 0, "together": 0}
+    patient, usual = (
+        costopt.SemanticCache(store, embedder=SharedEmbedder(model()), time_budget=budget) for budget in (10.0, 0.25)
+    )
+    served = 0
 
-    def side(name: str, ask: Callable[[list[CacheRequest]], int]) -> Callable[[int], None]:
+    def side(ask: Ask) -> Callable[[int], None]:
         def lookup(_: int) -> None:
-            served[name] += ask(list(itertools.islice(unasked, _AT_ONCE)))
+            nonlocal served
+            served += ask(patient, list(itertools.islice(unasked, _AT_ONCE)))
 
         return lookup
 
-    sides = {"alone": side("alone", alone), "together": side("together", together)}
-    timed = interleave(sides, lambda _: range(repeats), board.options.rounds)
-    every = needed // 2
+    timed = interleave({"alone": side(alone), "together": side(together)}, lambda _: range(repeats), rounds)
+    if served < 0.99 * 2 * rounds * repeats * _AT_ONCE:
+        raise RuntimeError(f"only {served} lookups were answered")
+    in_time = 0
+    for _ in range(rounds):
+        time.sleep(_SETTLE_S)
+        in_time += together(usual, list(itertools.islice(unasked, _AT_ONCE)))
     return Throughput(
-        _AT_ONCE / timed.median("alone") * served["alone"] / every,
-        _AT_ONCE / timed.median("together") * served["together"] / every,
-        timed.ratio("alone", "together") * served["together"] / max(1, served["alone"]),
-        served["together"] / every,
+        _AT_ONCE / timed.median("alone"),
+        _AT_ONCE / timed.median("together"),
+        timed.ratio("alone", "together"),
+        in_time / (rounds * _AT_ONCE),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Lookups per second that were answered, one at a time and together, their ratio, and how many together were."""
+    """Lookups per second, one at a time and together, their ratio, and the share of a burst answered in 250 ms."""
 
     alone: float
     together: float
     ratio: float
-    served: float
+    in_time: float
 
 
 class CountingChatModel(BaseChatModel):

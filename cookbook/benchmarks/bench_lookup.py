@@ -129,7 +129,7 @@ def _exact(board: Stage, size: int, misses: Misses) -> Timings:
 def _semantic(board: Stage, size: int, misses: Misses) -> tuple[Timings, Timings]:
     """With the embedding, and with the text known."""
     rounds, a_round = board.options.rounds, _FRESH_CALLS + 1
-    probes = board.probes("one", size, KINDS[0], rounds * a_round, seed=1)
+    probes = board.probes("one", size, KINDS[0], rounds * a_round)
     redis, local = board.cache("redis", "one", size), board.cache("local", "one", size)
     store: Any = redis.core.store
     commands = {
@@ -160,7 +160,7 @@ def _peers(board: Stage, size: int, database: int, misses: Misses) -> list[str]:
     peer = langchain_redis_cache(board.server.url, f"peer{size}", board.texts[:size], board.vectors[:size], LLM)
     scan = LinearScan(board.server.url, database, board.vectors[:size])
     a_round = _PEER_CALLS + 1
-    probes = board.probes("one", size, KINDS[0], board.options.rounds * a_round, seed=2)
+    probes = board.probes("one", size, KINDS[0], board.options.rounds * a_round)
     sides: Sides = {
         "costopt, Redis": lambda probe: ours.lookup(probe.text, LLM),
         "costopt, local": lambda probe: local.lookup(probe.text, LLM),

@@ -64,7 +64,7 @@ def _growth(
     """(ratio of the large to the small store, ms of both), with the embedding and with the text known."""
     small, large = board.options.sizes[0], board.options.sizes[-1]
     a_round, rounds = _CALLS + 1, board.options.rounds
-    probes = {size: board.probes(layout, size, kind, a_round * rounds, seed=3) for size in (small, large)}
+    probes = {size: board.probes(layout, size, kind, a_round * rounds) for size in (small, large)}
 
     def side(size: int) -> Any:
         core = board.cache(store, layout, size).core
@@ -90,7 +90,7 @@ def _growth(
 def _recall(board: Stage, store: str, layout: str, kind: str) -> tuple[float, int]:
     size = board.options.sizes[-1]
     cache = board.cache(store, layout, size).core
-    probes = board.probes(layout, size, kind, 100 if board.options.quick else 400, seed=4)
+    probes = board.probes(layout, size, kind, 100 if board.options.quick else 400)
     asked = model().embed([probe.text for probe in probes])
     scopes = np.array([hash(board.scope(layout, size, row)) for row in range(size)])
     found = of = 0
@@ -99,7 +99,7 @@ def _recall(board: Stage, store: str, layout: str, kind: str) -> tuple[float, in
         best = float((board.vectors[inside] @ vector).max())
         if best < _REACHABLE:
             continue
-        neighbours = cache.store.search(probe.request, vector, _NEIGHBOURS).neighbours
+        neighbours = cache.store.search(probe.request, vector, _NEIGHBOURS)
         mine = [n.similarity for n in neighbours if decode(n.data).scope == probe.request.scope]
         of += 1
         found += bool(mine) and max(mine) > best - 0.002

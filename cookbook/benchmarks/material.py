@@ -71,7 +71,7 @@ class Options:
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Entries in a store."""
-        return (250, 500, 2_000) if self.quick else (1_000, 10_000, 100_000)
+        return (250, 1_000, 4_000) if self.quick else (1_000, 10_000, 100_000)
 
     @property
     def rounds(self) -> int:
@@ -143,6 +143,7 @@ class Library:
         self.name, self.dimension = model().name, model().dimension
         self._rows = {text: row for row, text in enumerate(texts)}
         self._vectors = vectors
+        self._fits: dict[str, bool] = {}
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As in `Embedder`."""
@@ -153,7 +154,9 @@ class Library:
 
     def fits(self, text: str) -> bool:
         """As in `Embedder`."""
-        return model().fits(text)
+        if text not in self._fits:
+            self._fits[text] = model().fits(text)
+        return self._fits[text]
 
 
 def fill(store: Store, rows: Iterator[tuple[int, CacheRequest]], vectors: Vectors) -> None:

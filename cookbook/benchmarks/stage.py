@@ -31,7 +31,9 @@ __all__ = ["KINDS", "LLM", "Probe", "Stage", "stage"]
 LLM = f"[('model_name', '{MODEL}'), ('stop', None), ('temperature', 0.0)]---"
 KINDS = ("one scope", "half in one scope", "scopes of 250", "singletons")
 _MID = 250
+_TRIES = 400
 _FORMS = ("{}, please?", "{} please", "Please tell me: {}?", "Hello, {}?", "{}? Thanks!", "Tell me, {}?")
+_FORMS += ("Hi! {}?", "I wonder: {}?", "{}? Thank you.", "Question: {}?", "{}, do you know?", "Please, {}?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Stage:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="costopt-bench-")))
     caches: dict[tuple[str, str, int], SemanticCache] = field(default_factory=dict)
     filled_s: dict[str, float] = field(default_factory=dict)
+    asked: set[tuple[str, int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.texts, self.source = questions(self.options, self.options.sizes[-1])
@@ -91,31 +94,35 @@ class Stage:
         system = [] if scope is None else [{"role": "system", "content": scope}]
         return cache.core.request([*system, {"role": "user", "content": text}], model=MODEL, params=LLM)
 
-    def probes(self, layout: str, size: int, kind: str, count: int, seed: int) -> list[Probe]:
-        """Different wordings of stored questions, such as the cache answers in its semantic tier."""
+    def probes(self, layout: str, size: int, kind: str, count: int, longest: int = 400) -> list[Probe]:
+        """Other wordings of stored questions, such as the cache answers in its semantic tier; never the same again."""
         low, high = {
             "one scope": (0, size),
             "half in one scope": (0, size // 2),
             "scopes of 250": (size // 2, size * 3 // 4),
             "singletons": (size * 3 // 4, size),
         }[kind]
-        chosen, found, seen = random.Random(f"{seed}{kind}{size}"), list[Probe](), set[str]()
+        chosen, found = random.Random(f"{kind}{size}{len(self.asked)}"), list[Probe]()
         cache = self.cache("local", layout, size)
         # A cache of its own over the same store: those that are timed must not know the texts yet.
         embedder = SharedEmbedder(model())
         scout = costopt.SemanticCache(cache.core.store, embedder=embedder, time_budget=5.0)
-        while len(found) < count:
+        for _ in range(_TRIES):
             rows = [chosen.randrange(low, high) for _ in range(256)]
             texts = [_reworded(self.texts[row], chosen) for row in rows]
-            embedder.embed(texts)
+            embedder.embed(texts)  # in batches, for the scout
             for row, text in zip(rows, texts, strict=True):
+                if len(text) > longest or (layout, size, text) in self.asked:
+                    continue
                 scope = self.scope(layout, size, row)
                 request = self.request(text, scope, cache)
-                hit = None if text in seen else scout.lookup(request)
+                hit = scout.lookup(request)
                 if hit is not None and hit.tier == "semantic":
-                    seen.add(text)
+                    self.asked.add((layout, size, text))
                     found.append(Probe(row, text, self.prompt(text, scope), request))
-        return found[:count]
+                if len(found) == count:
+                    return found
+        raise RuntimeError(f"{size:,} entries give only {len(found):,} wordings that hit, not {count:,}")
 
     def close(self) -> None:
         """Give everything back."""

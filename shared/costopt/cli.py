@@ -168,7 +168,7 @@ def _opened(redis: str | None, path: Path | None) -> Any:
 
     from costopt.caching import LocalStore, RedisStore
     from costopt.caching.defaults import default_path, redis_url
-    from costopt.embedding import default_embedder
+    from costopt.embedding import DEFAULT_SPACE
 
     if redis is not None and path is not None:
         raise ConfigError("give --redis or --path, not both")
@@ -178,8 +178,7 @@ def _opened(redis: str | None, path: Path | None) -> Any:
         raise ConfigError(f"there is no cache at {file}: it is made when an application first uses it")
     # Keeping house may take its time, unlike a lookup.
     store = RedisStore(url, timeout=5.0) if url is not None else LocalStore(file)
-    embedder = default_embedder()
-    store.bind(embedder.name, embedder.dimension)
+    store.bind(*DEFAULT_SPACE)
     return closing(store)
 
 

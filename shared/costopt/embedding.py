@@ -24,7 +24,7 @@ import numpy as np
 from costopt._minilm import MiniLMEmbedder, Vectors, _fork_aware, _groups
 from costopt.errors import ConfigError, CostOptError, EmbeddingError
 
-__all__ = ["Embedder", "MiniLMEmbedder", "SharedEmbedder", "default_embedder", "fits"]
+__all__ = ["DEFAULT_SPACE", "Embedder", "MiniLMEmbedder", "SharedEmbedder", "default_embedder", "fits"]
 
 _FALLBACK_CHARS = 1_000
 # What one pass of the dispatcher takes of a bulk call, so that a lone request never waits long behind it.
@@ -304,6 +304,10 @@ def _checked(embedder: Embedder, rows: Any, count: int) -> list[Vectors]:
 
 _default: SharedEmbedder | None = None
 _default_lock = threading.Lock()
+
+
+DEFAULT_SPACE = ("all-MiniLM-L6-v2", 384)
+"""Name and dimension of the default embedder, for who needs no embedding (and may not have torch)."""
 
 
 def default_embedder() -> SharedEmbedder:

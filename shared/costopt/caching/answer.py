@@ -74,6 +74,8 @@ def _fault(generation: Mapping[str, Any]) -> str | None:
             return reason
     if generation.get("refusal"):
         return "filtered"
+    if generation.get("invalid_tool_calls"):
+        return "failed"
     content = generation.get("content")
     blank = not content.strip() if isinstance(content, str) else not content
     return "empty" if blank and not generation.get("tool_calls") else None

@@ -16,9 +16,9 @@ import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Caller", "Flight", "Flights"]
+__all__ = ["Caller", "Flight", "Flights", "Landed"]
 
 _POLL_S = 0.05
 # Calls that failed leave their flight behind until the question is asked again, or there are this many.
@@ -33,12 +33,13 @@ class Caller:
         task: The task that asked; takes precedence.
     """
 
-    __slots__ = ("_frame", "_task", "thread")
+    __slots__ = ("_code", "_frame", "_task", "thread")
 
     def __init__(self, frame: FrameType | None = None, task: asyncio.Task[Any] | None = None) -> None:
         self.thread = threading.get_ident()
         # The frame's id, and not the frame: holding it would keep the caller's messages alive.
         self._frame = id(frame)
+        self._code = None if frame is None else frame.f_code
         # Weakly: a finished task holds its result, or its exception with every frame of it.
         self._task = None if task is None else weakref.ref(task)
 
@@ -47,6 +48,10 @@ class Caller:
         if self._task is not None or other._task is not None:
             return self._task == other._task
         return self.thread == other.thread
+
+    def replaces(self, other: Caller) -> bool:
+        """Whether this is another call in the same place of memory, so that `other` is over."""
+        return self._task is None and other._task is None and (self.thread, self._frame) == (other.thread, other._frame)
 
     def blocks(self, other: Caller) -> bool:
         """Whether this one, by waiting in its thread, would keep `other`'s task from running."""
@@ -59,19 +64,27 @@ class Caller:
             return task is not None and not task.done()
         frame = sys._current_frames().get(self.thread)
         while frame is not None:
-            if id(frame) == self._frame:
+            if id(frame) == self._frame and frame.f_code is self._code:
                 return True
             frame = frame.f_back
         return False
 
 
+class Landed(NamedTuple):
+    """What became of a flight: an encoded entry, and why it answers the question."""
+
+    data: bytes
+    similarity: float
+    reason: str
+
+
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One question on its way; `landed` gives its entry, or None if no answer came of it."""
+    """One question on its way; `landed` gives its answer, or None if none came of it."""
 
     key: str
     caller: Caller
-    landed: Future[bytes | None] = field(default_factory=Future)
+    landed: Future[Landed | None] = field(default_factory=Future)
 
 
 class Flights:
@@ -100,12 +113,15 @@ class Flights:
                 return flight
             if flight is not None:
                 _land(flight, None)
+            # A function that asks anew, in a frame that lies where another one lay, is not that one.
+            for old in [old for old, other in self._flights.items() if caller.replaces(other.caller)]:
+                _land(self._flights.pop(old), None)
             if len(self._flights) >= _SWEEP_AT:
                 self._sweep()
             self._flights[key] = Flight(key, caller)
             return None
 
-    def land(self, key: str, entry: bytes | None) -> bool:
+    def land(self, key: str, entry: Landed | None) -> bool:
         """Give everybody who waits for `key` its entry (None: go and ask yourselves); False if nobody led one."""
         with self._lock:
             flight = self._flights.pop(key, None)
@@ -113,7 +129,7 @@ class Flights:
             _land(flight, entry)
         return flight is not None
 
-    def wait(self, flight: Flight) -> bytes | None:
+    def wait(self, flight: Flight) -> Landed | None:
         """Block until the flight lands; None if it never will, or takes too long."""
         give_up = time.monotonic() + self._max_wait
         while not flight.landed.done() and self._worth_waiting(flight, give_up):
@@ -121,7 +137,7 @@ class Flights:
                 return flight.landed.result(timeout=_POLL_S)
         return flight.landed.result() if flight.landed.done() else None
 
-    async def await_(self, flight: Flight) -> bytes | None:
+    async def await_(self, flight: Flight) -> Landed | None:
         """`wait`, without blocking the event loop."""
         give_up = time.monotonic() + self._max_wait
         landed = asyncio.wrap_future(flight.landed)
@@ -148,6 +164,6 @@ class Flights:
         return any(flight.caller.same(caller) and flight.caller.alive() for flight in self._flights.values())
 
 
-def _land(flight: Flight, entry: bytes | None) -> None:
+def _land(flight: Flight, entry: Landed | None) -> None:
     if not flight.landed.done():
         flight.landed.set_result(entry)

@@ -11,13 +11,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from costopt.caching.answer import Answer, why_not_stored
 from costopt.caching.breaker import CircuitBreaker
 from costopt.caching.entry import Entry, decode, encode
-from costopt.caching.flight import Caller, Flights
+from costopt.caching.flight import Caller, Flights, Landed
 from costopt.caching.forks import fork_aware
 from costopt.caching.judge import Judge, SimilarityJudge
 from costopt.caching.lease import LEASE_S, LeaseKeeper
@@ -101,6 +103,7 @@ class CacheFlows:
         self._leases = LeaseKeeper(self._store)
         self._flush_lock = threading.Lock()
         self._flushed_at = time.monotonic()
+        self._load_until: float | None = None
         self._pace = 0.0  # seconds that the last read of the store took
 
     def before_fork(self) -> None:
@@ -133,20 +136,21 @@ class CacheFlows:
     def _exact(self, request: CacheRequest) -> Flow[CacheHit | None]:
         step = Step(lambda: self._store.get(request), lambda: self._store.aget(request), self._time_budget)
         data = yield from self._ask_store("lookup", step)
-        return self._same_text(data, request, "exact")
+        return self._same_text(data, request)
 
     def _once(self, request: CacheRequest, caller: Caller, deadline: float) -> Flow[CacheHit | None]:
         """The semantic tier for the first who asks; the others wait for what becomes of it."""
         flight = self._flights.join(request.key, caller)
         if flight is not None:
-            data = yield Step(lambda: self._flights.wait(flight), lambda: self._flights.await_(flight))
-            return self._same_text(data, request, "in_flight")
+            landed = yield Step(lambda: self._flights.wait(flight), lambda: self._flights.await_(flight))
+            return self._in_flight(landed, request)
         hit = yield from self._semantic(request, deadline)
         if hit is None:
             hit = yield from self._other_process(request, caller)
         if hit is not None:
-            made = self._record(request, hit.answer)
-            self._flights.land(request.key, None if made is None else made[1])
+            # As the entry that it is: whoever rejects it must reject that one.
+            entry = replace(self._entry(request, hit.answer), key=hit.key, text=hit.cached)
+            self._flights.land(request.key, Landed(encode(entry), hit.similarity, hit.reason))
         return hit
 
     def _semantic(self, request: CacheRequest, deadline: float) -> Flow[CacheHit | None]:
@@ -219,7 +223,7 @@ class CacheFlows:
         leased = self._leases.drop(request)
         made = self._record(request, answer)
         # Before the store is asked: whoever waits is served even if the store is down.
-        self._flights.land(request.key, None if made is None else made[1])
+        self._flights.land(request.key, None if made is None else Landed(made[1], 1.0, "asked at the same moment"))
         if made is None:
             if leased:
                 yield from self._release(request)
@@ -267,22 +271,33 @@ class CacheFlows:
         text, embedder = request.text, self._embedder
         if text is None or embedder is None or not self._embedder_breaker.allows():
             return None
-        started = time.monotonic()
-        patience = max(_SLOW_S, deadline - started - _SEARCH_SHARE_S) if embedder.ready else _LOAD_S
-        # Before it is loaded, the embedder's first look at a text takes a while.
-        look = Step(lambda: embedder.fits(text), lambda: _afits(embedder, text), patience)
+        started, passes = time.monotonic(), embedder.calls
+        future: Future[Vector] | None = None
         try:
-            if not (yield look):
+            if not embedder.ready:
+                yield _wait(embedder.submit("load"), self._patience_for_loading(started))
+                deadline += time.monotonic() - started
+            if not embedder.fits(text):
                 return None
             future = embedder.submit(text)
-            wait = Step(lambda: future.result(patience), lambda: asyncio.wrap_future(future), patience)
-            vector: Vector | None = yield wait
+            vector: Vector | None = yield _wait(future, max(_SLOW_S, deadline - time.monotonic() - _SEARCH_SHARE_S))
         except Exception as error:
-            self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)
+            if future is not None:
+                # What nobody waits for need not be computed.
+                future.cancel()
+            # Who waits in a long queue that moves has met no fault: the next caller may be served at once.
+            if embedder.calls == passes or not isinstance(error, TimeoutError):
+                self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)
             self.stepped_over("embed", error)
             return None
         self._embedder_breaker.succeeded()
         return vector
+
+    def _patience_for_loading(self, now: float) -> float:
+        """Loading is no fault, and the first callers wait for it; but once, and not each time anew if it hangs."""
+        if self._load_until is None:
+            self._load_until = now + _LOAD_S
+        return max(_SLOW_S, self._load_until - now)
 
     def _ask_store(self, kind: str, step: Step) -> Flow[Any]:
         """Carry out a step on the store; None if it fails or the breaker is open."""
@@ -324,8 +339,12 @@ class CacheFlows:
         with self._flush_lock:
             self._flushed_at = time.monotonic()
             totals = self.tally.unwritten()
-        if totals:
-            yield from self._ask_store("totals", _aside(lambda: self._store.add_totals(totals)))
+        if totals and not (yield from self._ask_store("totals", _aside(lambda: self._add(totals)))):
+            self.tally.put_back(totals)
+
+    def _add(self, totals: Mapping[str, int]) -> bool:
+        self._store.add_totals(totals)
+        return True
 
     def _flush_is_due(self) -> bool:
         leisure = self._pace <= _LEISURE_SHARE * self._time_budget
@@ -333,12 +352,19 @@ class CacheFlows:
 
     # -- parts that wait for nothing -------------------------------------------------------------------
 
-    def _same_text(self, data: bytes | None, request: CacheRequest, tier: Tier) -> CacheHit | None:
+    def _same_text(self, data: bytes | None, request: CacheRequest) -> CacheHit | None:
         """A hit on the very text, compared again: a digest is an address, not a proof."""
         entry = self._decoded(data)
         if entry is None or entry.scope != request.scope or entry.text != request.text:
             return None
-        return _hit(entry, request, tier, 1.0, "same text" if tier == "exact" else "asked at the same moment")
+        return _hit(entry, request, "exact", 1.0, "same text")
+
+    def _in_flight(self, landed: Landed | None, request: CacheRequest) -> CacheHit | None:
+        """Somebody else's answer, decoded for this caller alone."""
+        entry = None if landed is None else self._decoded(landed.data)
+        if landed is None or entry is None or entry.scope != request.scope:
+            return None
+        return _hit(entry, request, "in_flight", landed.similarity, landed.reason)
 
     def _candidates(self, found: Sequence[Neighbour] | None, request: CacheRequest) -> list[tuple[Entry, float]]:
         """What may be judged: near, of this scope, readable; the nearest first."""
@@ -411,8 +437,8 @@ def _hit(entry: Entry, request: CacheRequest, tier: Tier, similarity: float, rea
     )
 
 
-async def _afits(embedder: SharedEmbedder, text: str) -> bool:
-    return embedder.fits(text) if embedder.ready else await asyncio.to_thread(embedder.fits, text)
+def _wait(future: Future[Vector], seconds: float) -> Step:
+    return Step(lambda: future.result(seconds), lambda: asyncio.wrap_future(future), seconds)
 
 
 def _aside(run: Callable[[], Any]) -> Step:

@@ -37,6 +37,8 @@ class LeaseKeeper:
     def hold(self, request: CacheRequest, caller: Caller) -> None:
         """Renew the lease on `request` for as long as `caller` lives, or until `drop`."""
         with self._lock:
+            for key in [key for key, (_, other) in self._held.items() if caller.replaces(other)]:
+                del self._held[key]
             self._held[request.key] = (request, caller)
             # After a fork the thread object is there and the thread is not.
             if self._thread is None or not self._thread.is_alive():

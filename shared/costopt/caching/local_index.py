@@ -86,15 +86,14 @@ class LocalIndex:
                 self._index.remove(seq)
                 self._unsaved += 1
 
-    def catch_up(self, db: sqlite3.Connection, opened: int, *, wait: bool) -> bool:
+    def catch_up(self, db: sqlite3.Connection, opened: int) -> bool:
         """Read on in the file; False while the index is too far behind to be asked.
 
         Args:
             db: A connection to the file.
             opened: The how manieth it is.
-            wait: Whether to read all there is, however long that takes.
         """
-        if self._filling and not wait:
+        if self._filling:
             return False
         # `data_version` changes whenever anybody else has committed, and asking costs microseconds; its
         # numbers mean something on one connection only.
@@ -112,7 +111,7 @@ class LocalIndex:
                 "LIMIT ?)",
                 (self._seen_seq, self._embedder, 2 * self._dimension, _INLINE_ROWS + 1),
             ).fetchone()[0]
-            if behind <= _INLINE_ROWS or wait:
+            if behind <= _INLINE_ROWS:
                 self._read_on(db)
                 self._seen_version = version
                 return True
@@ -120,6 +119,11 @@ class LocalIndex:
         self._filler = threading.Thread(target=self._fill_aside, name="costopt-index", daemon=True)
         self._filler.start()
         return False
+
+    def wait(self) -> None:
+        """Wait for the thread that reads on aside, if it does."""
+        if self._filler is not None:
+            self._filler.join()
 
     def stop_filling(self) -> None:
         """Have the thread that fills the index close the file, and wait for that."""

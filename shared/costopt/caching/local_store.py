@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,9 +29,11 @@ _BUSY_MS = 100
 # What an entry takes beside its answer: keys, indexes, page overhead.
 _ROW_BYTES = 400
 _EVICT_TO = 0.9
+_EVICT_AT_ONCE = 500
 _TOUCHES = 512
 _SWEEP_EVERY = 256
 _STALE_ROUNDS = 4
+_TRIES = 5
 _FORK_S = 1.0
 
 # `seq` only ever grows, so that a process that has seen all up to one number reads on from there.
@@ -325,13 +327,14 @@ class LocalStore:
             return
         self._write_touches(db)
         self._forget(db, "expires <= ?", (now,), bulk=True)
-        self._forget(
-            db,
-            "seq IN (SELECT seq FROM (SELECT seq, sum(size) OVER (ORDER BY used DESC, seq DESC) AS above FROM entries) "
-            "WHERE above > ?)",
-            (int(self._max_bytes * _EVICT_TO),),
-            bulk=True,
-        )
+        excess, oldest = total - self._max_bytes * _EVICT_TO, []
+        # A few at a time: to weigh all entries at once would hold up everybody who writes.
+        for seq, size in db.execute("SELECT seq, size FROM entries ORDER BY used, seq LIMIT ?", (_EVICT_AT_ONCE,)):
+            if excess <= 0:
+                break
+            oldest.append(seq)
+            excess -= size
+        self._forget(db, f"seq IN ({', '.join('?' * len(oldest))})", tuple(oldest), bulk=True)
 
     # -- the index -------------------------------------------------------------------------------------
 
@@ -363,8 +366,16 @@ class LocalStore:
             if self._index is None:
                 self._index = LocalIndex(self.path, self._embedder, self._dimension)
             index = self._index
-        with _errors(), self._reader as db:
-            return index if index.catch_up(db, self._reader.opened, wait=wait) else None
+        for _ in range(_TRIES if wait else 1):
+            with _errors(), self._reader as db:
+                if index.catch_up(db, self._reader.opened):
+                    return index
+            if wait:
+                # Without holding the connection: lookups go on by the exact tier.
+                index.wait()
+        if wait:
+            raise StoreError(f"the index of {self.path} could not be built; the log says why")
+        return None
 
 
 class _Connection:
@@ -416,8 +427,10 @@ class _Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Made by us before SQLite would: its own files take over these permissions.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # Made by us before SQLite would, so that its own files take over these permissions; and only if it is not there:
+    # closing any descriptor of a file drops all locks that this process holds on it, SQLite's among them.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     db = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]

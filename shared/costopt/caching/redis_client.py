@@ -100,10 +100,14 @@ class Clients:
             client = idle.pop()
         except IndexError:
             client = _connect_once(self._url, self._timeout, self._options)
+        sound = False
         try:
-            return work(client)
+            result = work(client)
+            sound = True
+            return result
         finally:
-            if len(idle) < _CONNECTIONS:
+            # After an interruption the answer may still be on its way, and would be taken for the next one's.
+            if sound and len(idle) < _CONNECTIONS:
                 idle.append(client)
             else:
                 client.close()

@@ -213,24 +213,24 @@ class RedisStore:
 
         By SCAN and not by the index, which may be missing, or lag behind what was written.
         """
-        tenant = "*" if selector.tenant is None else f"{{{selector.tenant}}}:*"
+        tenant = "{*" if selector.tenant is None else f"{{{selector.tenant}}}:*"
         removed = 0
         try:
             redis = self._clients.housekeeping
-            for keys in _batches(redis.scan_iter(match=f"{self._namespace}:e:{self._space}:{tenant}", count=1000)):
+            for keys in _batches(redis.scan_iter(match=f"{self._namespace}:e:*:{tenant}", count=1000)):
                 removed += self._remove_batch(redis, keys, selector)
         except _failures() as error:
             raise _translated(error) from error
         return removed
 
     def clear(self) -> None:
-        """Remove every entry of this namespace and embedder."""
+        """Remove every entry of this namespace, whichever embedder it was stored with."""
         self.remove(Selector())
 
     def size(self) -> StoreSize:
         """Entries; Redis does not tell their bytes without measuring each."""
         try:
-            keys = self._clients.housekeeping.scan_iter(match=f"{self._namespace}:e:{self._space}:*", count=1000)
+            keys = self._clients.housekeeping.scan_iter(match=f"{self._namespace}:e:*", count=1000)
             return StoreSize(sum(1 for _ in keys), None)
         except _failures() as error:
             raise _translated(error) from error
@@ -296,7 +296,6 @@ class RedisStore:
         entry, key = record.entry, self._entry_key(record.entry)
         fields: dict[str, Any] = {
             "entry": record.data,
-            "tenant": entry.tenant,
             "model": digest("model", entry.model),
             "tags": ",".join(digest("tag", tag) for tag in entry.tags),
             # Beside the entry, so that a search brings it along.
@@ -355,12 +354,8 @@ class RedisStore:
                     "key_separator": "",
                     "storage_type": "hash",
                 },
-                "fields": [
-                    {"name": "tenant", "type": "tag"},
-                    {"name": "model", "type": "tag"},
-                    {"name": "tags", "type": "tag"},
-                    {"name": "vector", "type": "vector", "attrs": vector},
-                ],
+                # `remove` scans, so nothing else needs an index.
+                "fields": [{"name": "vector", "type": "vector", "attrs": vector}],
             }
         )
 

@@ -32,28 +32,15 @@ Split = str | Callable[[str], tuple[str, str]]
 # Bumped when the same call would get another key; entries under the old one are then simply not found.
 _KEY_VERSION = 1
 
-# Set by the framework or the provider per call, or about billing only: no answer depends on them.
+# In what goes along with a message: set by the framework or the provider per call; no answer depends on it.
 _VOLATILE = frozenset(
-    [
-        "cache_control",
-        "cost",
-        "created",
-        "created_at",
-        "ids",
-        "index",
-        "response_metadata",
-        "system_fingerprint",
-        "timestamp",
-        "token_usage",
-        "total_cost",
-        "usage",
-        "usage_metadata",
-    ]
+    "cost created created_at ids response_metadata system_fingerprint timestamp token_usage total_cost usage "
+    "usage_metadata".split()
 )
+# Of a content block, what is about billing or streaming.
+_NOT_CONTENT = frozenset(("cache_control", "index"))
 # In these blocks ``id`` names the block itself; elsewhere (a file, an image) it names the content.
-_SELF_NAMED = frozenset(
-    ["function_call", "output_text", "reasoning", "refusal", "text", "thinking", "tool_call", "tool_result"]
-)
+_SELF_NAMED = frozenset("output_text reasoning refusal text thinking tool_result".split())
 _CALL_BLOCKS = frozenset(("function_call", "tool_call", "tool_use"))
 _CALL_REFERENCES = frozenset(("call_id", "tool_call_id", "tool_use_id"))
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]+")
@@ -219,7 +206,7 @@ def _turn(message: Message, ids: _CallIds) -> dict[str, Any]:
         "name": message.get("name"),
         "calls": calls,
         "answers": ids.place(message.get("tool_call_id")),
-        "extra": _clean(message.get("extra") or {}, ids),
+        "extra": {name: value for name, value in (message.get("extra") or {}).items() if name not in _VOLATILE},
     }
     return {name: value for name, value in turn.items() if value not in (None, "", [], {})}
 
@@ -228,21 +215,18 @@ def _content(content: Any, ids: _CallIds) -> Any:
     if not isinstance(content, list):
         return content
     text, rest = _loose(content)
-    return text if text is not None and not rest else _clean(content, ids)
+    return text if text is not None and not rest else [_block(block, ids) for block in content]
 
 
-def _clean(value: Any, ids: _CallIds) -> Any:
-    if isinstance(value, list | tuple):
-        return [_clean(item, ids) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    kind = value.get("type")
+def _block(block: Any, ids: _CallIds) -> Any:
+    """A content block without its own id and what only bills; what lies inside it is data, and stays."""
+    if not isinstance(block, Mapping):
+        return block
+    kind = block.get("type")
     cleaned: dict[str, Any] = {}
-    for name, item in value.items():
-        if item is None or name in _VOLATILE or (name == "id" and kind in _SELF_NAMED - _CALL_BLOCKS):
+    for name, item in block.items():
+        if item is None or name in _NOT_CONTENT or (name == "id" and kind in _SELF_NAMED):
             continue
-        if name in _CALL_REFERENCES or (name == "id" and kind in _CALL_BLOCKS):
-            cleaned[name] = ids.place(item)
-        else:
-            cleaned[name] = _clean(item, ids)
+        refers = name in _CALL_REFERENCES or (name == "id" and kind in _CALL_BLOCKS)
+        cleaned[name] = ids.place(item) if refers else item
     return cleaned

@@ -154,6 +154,11 @@ class Tally:
             self._written.update(sums)
             return {name: value for name, value in new.items() if value}
 
+    def put_back(self, totals: Mapping[str, int]) -> None:
+        """What `unwritten` gave could not be written: give it again next time."""
+        with self._lock:
+            self._written.subtract(totals)
+
     def snapshot(self) -> CacheStats:
         """The sums at this moment."""
         with self._lock:

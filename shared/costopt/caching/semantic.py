@@ -15,7 +15,7 @@ from costopt.caching.request import CacheRequest, Message, Split, build_request,
 from costopt.caching.results import CacheHit, CacheStats
 from costopt.caching.steps import adrive, drive
 from costopt.caching.store import Selector, Store, StoreSize
-from costopt.embedding import Embedder, SharedEmbedder, default_embedder
+from costopt.embedding import DEFAULT_SPACE, Embedder, SharedEmbedder, default_embedder
 from costopt.errors import ConfigError
 
 __all__ = ["DEFAULT_MIN_SIMILARITY", "DEFAULT_TTL_S", "SemanticCache", "selector"]
@@ -38,7 +38,8 @@ class SemanticCache:
             To switch the semantic tier off, give `exact_only=True`.
         guards: Whether the default judge heeds the guards (numbers, names, negation, ...).
         exact_only: Serve the same text only; nothing is embedded.
-        tenant: Whose questions these are, or a function that tells at each call. Never shared.
+        tenant: Whose questions these are, or a function that tells: it is asked before and after the model
+            call, and must say the same (a `ContextVar` does). Answers are never shared between tenants.
         ttl: Seconds until an answer expires, counted from when it was given; None for ever.
         tags: Labels for `invalidate`, or a function that tells at each call.
         split: How to part a prompt that carries context into (context, question): a marker that stands
@@ -80,12 +81,12 @@ class SemanticCache:
     ) -> None:
         _check(ttl, tenant, tags, time_budget)
         by_similarity = SimilarityJudge(min_similarity, guards)
-        shared = embedder if isinstance(embedder, SharedEmbedder) else None
-        if shared is None:
-            shared = SharedEmbedder(embedder) if embedder is not None else default_embedder()
         self.store = _store(store)
-        self.store.bind(shared.name, shared.dimension)
-        self._embedder = None if exact_only else shared
+        self._embedder = None if exact_only and embedder is None else _shared(embedder)
+        name, dimension = DEFAULT_SPACE if self._embedder is None else (self._embedder.name, self._embedder.dimension)
+        self.store.bind(name, dimension)
+        if exact_only:
+            self._embedder = None
         self._tenant = tenant
         self._split = split
         self._flows = CacheFlows(
@@ -236,6 +237,12 @@ def _check(
         raise ConfigError(f"tags is the string {tags!r}: give a list, tags=[{tags!r}]")
     if not 0 < time_budget < math.inf:
         raise ConfigError(f"time_budget is {time_budget}: give seconds greater than 0, e.g. 0.25")
+
+
+def _shared(embedder: Embedder | None) -> SharedEmbedder:
+    if embedder is None:
+        return default_embedder()
+    return embedder if isinstance(embedder, SharedEmbedder) else SharedEmbedder(embedder)
 
 
 def _store(store: Store | str | None) -> Store:
