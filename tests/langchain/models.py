@@ -11,6 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
+from pydantic import Field
 
 Reply = Callable[[list[BaseMessage], int], AIMessage]
 
@@ -32,11 +33,7 @@ class CountingModel(BaseChatModel):
     temperature: float = 0.0
     reply: Any = numbered
     seconds: float = 0.0
-    calls: list[list[BaseMessage]] = []
-
-    def model_post_init(self, context: Any) -> None:
-        # A list of its own, and not one shared with the class.
-        self.calls = []
+    calls: list[list[BaseMessage]] = Field(default_factory=list)
 
     @property
     def _llm_type(self) -> str:
@@ -67,6 +64,8 @@ class CountingModel(BaseChatModel):
 
 class StreamingModel(CountingModel):
     """A `CountingModel` that can stream, word by word."""
+
+    streaming: bool = False
 
     def _stream(
         self,

@@ -11,8 +11,8 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import FakeListLLM
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
@@ -123,6 +123,7 @@ def test_structured_output_survives(cache: SemanticCache) -> None:
         (AIMessage("  \n"), "empty"),
         (AIMessage([]), "empty"),
         (AIMessage("Oops", response_metadata={"finish_reason": "error"}), "failed"),
+        (AIMessage("", invalid_tool_calls=[{"name": "f", "args": "{", "id": "1", "error": "cut"}]), "failed"),
         (AIMessage("ok", additional_kwargs={"handle": object()}), "unfit"),
         (AIMessage("ok", additional_kwargs={"score": float("nan")}), "unfit"),
     ],
@@ -305,3 +306,51 @@ def test_a_hit_is_a_list_and_a_miss_is_none(cache: SemanticCache) -> None:
     assert cache.lookup("p", "m") is None
     cache.update("p", "m", [ChatGeneration(message=numbered([], 1))])
     assert isinstance(cache.lookup("p", "m"), list)
+
+
+def test_what_belongs_to_one_response_of_the_provider_is_dropped(cache: SemanticCache) -> None:
+    """Sent back from another response, providers refuse these ids."""
+    own = {"reasoning": {"id": "rs_1"}, "__openai_function_call_ids__": {"call_1": "fc_1"}}
+    content = [{"type": "reasoning", "id": "rs_1"}, {"type": "text", "text": "Yes.", "id": "msg_1"}]
+    model = CountingModel(cache=cache, reply=lambda *_: AIMessage(content, additional_kwargs=own))
+    model.invoke(QUESTION)
+    hit = model.invoke(QUESTION)
+    assert (hit.content, hit.additional_kwargs) == ([{"type": "text", "text": "Yes."}], {})
+
+
+def test_a_model_that_cannot_stream_is_served_behind_stream_cache_too(cache: SemanticCache) -> None:
+    class Cached(StreamCache, CountingModel):
+        pass
+
+    model = Cached(cache=cache)
+    for _ in range(2):
+        assert [str(chunk.content) for chunk in model.stream(QUESTION) if chunk.content] == ["answer 1"]
+    assert len(model.calls) == 1
+
+
+async def test_one_streamed_call_is_one_lookup_and_one_write(cache: SemanticCache) -> None:
+    """`astream` of a model that streams in threads, and an `invoke` that streams, pass the cache once each."""
+    model = CachedStreaming(cache=cache)
+    assert [chunk async for chunk in model.astream(QUESTION)]
+    assert (cache.stats().lookups, cache.stats().stored) == (1, 1)
+    assert [event async for event in CachedStreaming(cache=cache).astream_events("Where is my parcel?", version="v2")]
+    streaming = CachedStreaming(cache=cache, streaming=True)
+    streaming.invoke("Which planets have rings?")
+    assert cache.stats().lookups == cache.stats().stored == 3
+
+
+def test_a_stream_whose_connection_was_cut_is_not_kept(cache: SemanticCache) -> None:
+    """It ends like any other, but for the words with which a provider closes."""
+
+    class Broken(StreamingModel):
+        def _stream(self, messages: Any, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+            self.calls.append(messages)
+            yield ChatGenerationChunk(message=AIMessageChunk(content="The answer is "))
+
+    class Cached(StreamCache, Broken):
+        pass
+
+    model = Cached(cache=cache)
+    for _ in range(2):
+        assert "".join(str(chunk.content) for chunk in model.stream(QUESTION)) == "The answer is "
+    assert len(model.calls) == 2
