@@ -60,6 +60,14 @@ def costs_little(model: Model, topic: str) -> None:
         assert seconds <= MOST_ADDED_S
 
 
+async def acosts_little(model: Model, topic: str) -> None:
+    """`costs_little`, awaited."""
+    for question in questions(topic, 5):
+        answer, seconds = await aask(model, question)
+        assert answer.content == answer_to(question)
+        assert seconds <= MOST_ADDED_S
+
+
 @contextmanager
 def frozen(*servers: RedisServer) -> Iterator[None]:
     for server in servers:
@@ -121,15 +129,18 @@ def test_cluster_with_frozen_nodes(redis_cluster: RedisCluster, how_many: int) -
 
 
 @pytest.mark.filterwarnings(LEAKY)
-async def test_cluster_with_frozen_nodes_in_asyncio(redis_cluster: RedisCluster) -> None:
+def test_cluster_with_frozen_nodes_in_asyncio(redis_cluster: RedisCluster) -> None:
     cache = cached(RedisStore(cluster_url(redis_cluster)))
     model = Model(cache=cache)
-    await aserves(model)
-    with frozen(*redis_cluster.nodes):
-        taken = [(await aask(model, question))[1] for question in questions("frozen", 5)]
-    assert max(taken) <= MOST_ADDED_S
-    await cache.aclose()
-    del cache, model
+
+    async def main() -> None:
+        await aserves(model)
+        with frozen(*redis_cluster.nodes):
+            await acosts_little(model, "frozen")
+        await cache.aclose()
+
+    asyncio.run(main())
+    del cache, model, main
     gc.collect()
 
 
@@ -253,13 +264,6 @@ def test_own_client_without_timeouts_on_a_frozen_server(redis_server: RedisServe
         asyncio.run(acosts_little(model, "frozen, awaited"))
     until_served(model)
     cache.close()
-
-
-async def acosts_little(model: Model, topic: str) -> None:
-    for question in questions(topic, 5):
-        answer, seconds = await aask(model, question)
-        assert answer.content == answer_to(question)
-        assert seconds <= MOST_ADDED_S
 
 
 async def test_own_sync_client_in_asyncio(redis_server: RedisServer) -> None:

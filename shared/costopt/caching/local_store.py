@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +18,13 @@ import numpy as np
 from costopt.caching.forks import fork_aware
 from costopt.caching.local_index import LocalIndex
 from costopt.caching.request import CacheRequest, digest
+from costopt.caching.sqlite import Connection, errors
 from costopt.caching.store import Neighbour, Record, Selector, StoreSize, Vector
-from costopt.errors import ConfigError, StoreError, StoreTimeoutError
+from costopt.errors import ConfigError, StoreError
 
 __all__ = ["DEFAULT_MAX_BYTES", "LocalStore"]
 
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
-_SCHEMA_VERSION = 1
-_BUSY_MS = 100
 # What an entry takes beside its answer: keys, indexes, page overhead.
 _ROW_BYTES = 400
 _EVICT_TO = 0.9
@@ -34,28 +33,6 @@ _TOUCHES = 512
 _SWEEP_EVERY = 256
 _STALE_ROUNDS = 4
 _TRIES = 5
-_FORK_S = 1.0
-
-# `seq` only ever grows, so that a process that has seen all up to one number reads on from there.
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS entries (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, scope TEXT NOT NULL, tenant TEXT NOT NULL,
-    model TEXT NOT NULL, embedder TEXT NOT NULL, vector BLOB, data BLOB NOT NULL, size INTEGER NOT NULL,
-    expires REAL, used REAL NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS entries_used ON entries (used);
-CREATE INDEX IF NOT EXISTS entries_expires ON entries (expires) WHERE expires IS NOT NULL;
-CREATE TABLE IF NOT EXISTS tags (
-    seq INTEGER NOT NULL REFERENCES entries (seq) ON DELETE CASCADE, tag TEXT NOT NULL, PRIMARY KEY (tag, seq)
-    ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS tags_seq ON tags (seq);
-CREATE TABLE IF NOT EXISTS rejected (key TEXT NOT NULL, other TEXT NOT NULL, PRIMARY KEY (key, other))
-    STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL)
-    STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-INSERT OR IGNORE INTO sums VALUES ('removals', 0), ('bytes', 0), ('identity', random());
-PRAGMA user_version = {_SCHEMA_VERSION};
-"""
 
 T = TypeVar("T")
 
@@ -91,8 +68,8 @@ class LocalStore:
 
     def _start(self) -> None:
         self._lock = threading.RLock()
-        self._reader = _Connection(self.path)
-        self._writer = _Connection(self.path)
+        self._reader = Connection(self.path)
+        self._writer = Connection(self.path)
         self._index: LocalIndex | None = None
         self._used: dict[str, float] = {}
         self._writes = 0
@@ -277,13 +254,13 @@ class LocalStore:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _read(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with _errors(), self._reader as db:
+        with errors(self.path), self._reader as db:
             return db.execute(sql, values).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that takes its lock at once: a later upgrade could not wait, only fail."""
-        with _errors(), self._writer as db:
+        with errors(self.path), self._writer as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -327,6 +304,7 @@ class LocalStore:
             return
         self._write_touches(db)
         self._forget(db, "expires <= ?", (now,), bulk=True)
+        total = db.execute("SELECT value FROM sums WHERE name = 'bytes'").fetchone()[0]
         excess, oldest = total - self._max_bytes * _EVICT_TO, []
         # A few at a time: to weigh all entries at once would hold up everybody who writes.
         for seq, size in db.execute("SELECT seq, size FROM entries ORDER BY used, seq LIMIT ?", (_EVICT_AT_ONCE,)):
@@ -367,7 +345,7 @@ class LocalStore:
                 self._index = LocalIndex(self.path, self._embedder, self._dimension)
             index = self._index
         for _ in range(_TRIES if wait else 1):
-            with _errors(), self._reader as db:
+            with errors(self.path), self._reader as db:
                 if index.catch_up(db, self._reader.opened):
                     return index
             if wait:
@@ -376,96 +354,3 @@ class LocalStore:
         if wait:
             raise StoreError(f"the index of {self.path} could not be built; the log says why")
         return None
-
-
-class _Connection:
-    """One SQLite connection, opened at first use, used by one thread at a time, never carried over a fork."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.RLock()
-        self._db: sqlite3.Connection | None = None
-        self._held = False
-        self.opened = 0
-
-    def __enter__(self) -> sqlite3.Connection:
-        if not self._lock.acquire(timeout=_BUSY_MS / 1000):
-            raise StoreTimeoutError(f"{self._path} is busy in another thread")
-        try:
-            if self._db is None:
-                self._db = _connect(self._path)
-                self.opened += 1
-            return self._db
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        try:
-            # Damaged, perhaps: once the file is removed, another one is to be opened.
-            if isinstance(error, sqlite3.Error) and not _is_busy(error):
-                self.close()
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
-            self._db = None
-
-    def hold_closed(self) -> None:
-        """Close, and keep other threads from opening; whoever uses it now has a second to finish."""
-        self._held = self._lock.acquire(timeout=_FORK_S)
-        if self._held:
-            self.close()
-
-    def let_open(self) -> None:
-        if self._held:
-            self._lock.release()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Made by us before SQLite would, so that its own files take over these permissions; and only if it is not there:
-    # closing any descriptor of a file drops all locks that this process holds on it, SQLite's among them.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
-    try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _SCHEMA_VERSION:
-            raise ConfigError(
-                f"{path} was written by a newer costopt (schema {version}, this one knows {_SCHEMA_VERSION}): "
-                "upgrade costopt, or give LocalStore another path"
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-        if version < _SCHEMA_VERSION:
-            db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return "locked" in str(error) or "busy" in str(error)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """SQLite's and the system's errors as ours."""
-    try:
-        yield
-    except StoreError:  # a timeout of ours is an OSError, too
-        raise
-    except sqlite3.OperationalError as error:
-        if _is_busy(error):
-            raise StoreTimeoutError(f"the cache file is locked by another process: {error}") from error
-        raise StoreError(f"the cache file cannot be used: {error}") from error
-    except sqlite3.Error as error:
-        raise StoreError(f"the cache file is damaged ({error}): remove it, it will be made anew") from error
-    except OSError as error:
-        raise StoreError(f"the cache file cannot be opened: {error}") from error

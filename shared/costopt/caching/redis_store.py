@@ -15,17 +15,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from costopt.caching.entry import Entry
 from costopt.caching.forks import fork_aware
 from costopt.caching.redis_client import Clients, decoded, run_within
+from costopt.caching.redis_replies import batches, failures, neighbours, translated, unless_index_is_missing
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.store import Neighbour, Record, Selector, StoreSize, Vector
-from costopt.caching.vector import SALT_DIMENSIONS, cosine, salted
-from costopt.errors import ConfigError, StoreError, StoreTimeoutError, require
+from costopt.caching.vector import SALT_DIMENSIONS, salted
+from costopt.errors import ConfigError, StoreError, require
 
 __all__ = ["RedisStore"]
 
@@ -34,7 +34,6 @@ _EXPANSION_SEARCH = 64
 _RECREATE_EVERY_S = 1.0
 # For connecting when somebody said to connect now.
 _PATIENCE_S = 5.0
-_BATCH = 500
 
 T = TypeVar("T")
 
@@ -125,10 +124,10 @@ class RedisStore:
         try:
             reply = self._run(lambda _: self._clients.quick(lambda redis: redis.execute_command(*command)))
         except StoreError as error:
-            _unless_index_is_missing(error)
+            unless_index_is_missing(error)
             self._create(request.tenant)
             return []
-        return _neighbours(reply, request.key)
+        return neighbours(reply, request.key)
 
     async def asearch(self, request: CacheRequest, vector: Vector, k: int) -> list[Neighbour]:
         """`search`, awaited."""
@@ -138,10 +137,10 @@ class RedisStore:
         try:
             reply = await self._arun(lambda redis: redis.execute_command(*command))
         except StoreError as error:
-            _unless_index_is_missing(error)
+            unless_index_is_missing(error)
             await self._acreate(request.tenant)
             return []
-        return _neighbours(reply, request.key)
+        return neighbours(reply, request.key)
 
     def put(self, record: Record) -> bool:
         """Store an entry and its expiry in one transaction; True when that is done."""
@@ -217,10 +216,10 @@ class RedisStore:
         removed = 0
         try:
             redis = self._clients.housekeeping
-            for keys in _batches(redis.scan_iter(match=f"{self._namespace}:e:*:{tenant}", count=1000)):
+            for keys in batches(redis.scan_iter(match=f"{self._namespace}:e:*:{tenant}", count=1000)):
                 removed += self._remove_batch(redis, keys, selector)
-        except _failures() as error:
-            raise _translated(error) from error
+        except failures() as error:
+            raise translated(error) from error
         return removed
 
     def clear(self) -> None:
@@ -232,8 +231,8 @@ class RedisStore:
         try:
             keys = self._clients.housekeeping.scan_iter(match=f"{self._namespace}:e:*", count=1000)
             return StoreSize(sum(1 for _ in keys), None)
-        except _failures() as error:
-            raise _translated(error) from error
+        except failures() as error:
+            raise translated(error) from error
 
     def add_totals(self, totals: Mapping[str, int]) -> None:
         """Add to the sums that `costopt cache stats` shows."""
@@ -384,74 +383,14 @@ class RedisStore:
             if self._clients.bounded:
                 return work(self._clients.sync)
             return run_within(within or self._timeout, lambda: work(self._clients.sync))
-        except _failures() as error:
-            raise _translated(error) from error
+        except failures() as error:
+            raise translated(error) from error
 
     async def _arun(self, work: Callable[[Any], Awaitable[T]]) -> T:
         try:
             return await work(await self._clients.asynchronous())
-        except _failures() as error:
-            raise _translated(error) from error
+        except failures() as error:
+            raise translated(error) from error
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._clients.pool, work)
-
-
-def _unless_index_is_missing(error: StoreError) -> None:
-    """Raise the error of a search again, unless it failed for want of an index."""
-    # "no such index" (Redis Stack), "Unknown index name" (older), "Index not found" (Redis 8).
-    words = str(error).lower()
-    if "index" not in words or not any(part in words for part in ("no such", "unknown", "not found")):
-        raise error
-
-
-def _neighbours(reply: Any, asked: str) -> list[Neighbour]:
-    """From FT.SEARCH's answer: a list in RESP2, a map in RESP3."""
-    if isinstance(reply, dict):
-        rows = _field(reply, "results") or []
-        documents = [_field(row, "extra_attributes") for row in rows]
-    else:
-        documents = [dict(zip(fields[::2], fields[1::2], strict=True)) if fields else None for fields in reply[2::2]]
-    neighbours = []
-    for document in documents:
-        # An entry that expires during the search is named without its fields.
-        data = decoded(_field(document, "entry")) if document else None
-        if data is not None and asked.encode() not in (decoded(_field(document, "rejected")) or b""):
-            neighbours.append(Neighbour(data, cosine(1.0 - float(_field(document, "far")))))
-    return neighbours
-
-
-def _field(mapping: Any, name: str) -> Any:
-    value = mapping.get(name.encode())
-    return mapping.get(name) if value is None else value
-
-
-def _batches(keys: Iterable[Any]) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for key in keys:
-        batch.append(key)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-@cache
-def _failures() -> tuple[type[Exception], ...]:
-    """What redis-py and RedisVL raise; looked up once, for an import statement costs more than what it guards."""
-    from redis.exceptions import RedisError
-    from redisvl.exceptions import RedisVLError
-
-    return RedisError, RedisVLError, OSError, RuntimeError
-
-
-def _translated(error: Exception) -> StoreError:
-    """redis-py's and RedisVL's errors as ours."""
-    from redis.exceptions import TimeoutError as RedisTimeoutError
-
-    if isinstance(error, RedisTimeoutError | TimeoutError):
-        return StoreTimeoutError(f"Redis took too long: {error}")
-    if "unknown command 'FT." in str(error):
-        return StoreError("this Redis has no search module: use Redis 8, Redis Stack or Redis Cloud, or a LocalStore")
-    return StoreError(f"Redis failed: {error}")
