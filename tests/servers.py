@@ -286,9 +286,7 @@ class _SentinelServer(RedisServer):
 
     def _command(self) -> list[str]:
         path, name = self.dir / "sentinel.conf", self._service_name
-        if (
-            not path.exists() or f"port {self.port}\n" not in path.read_text()
-        ):  # Sentinel keeps its state in it
+        if not path.exists() or f"port {self.port}\n" not in path.read_text():  # Sentinel keeps its state in it
             path.write_text(
                 f"port {self.port}\nbind {HOST}\ndir {self.dir}\n"
                 f"sentinel monitor {name} {HOST} {self._master.port} 1\n"
@@ -309,9 +307,7 @@ class SentinelSetup(_Closing):
             self.master = self._add(RedisServer(repl_diskless_sync_delay=0, **config))
             self.replica = self._add(RedisServer(replicaof=f"{HOST} {self.master.port}", **config))
             replica = self.replica.client()
-            wait_until(
-                lambda: replica.info("replication")["master_link_status"] == "up", "the replica follows"
-            )
+            wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica follows")
             self.sentinel = self._add(_SentinelServer(self.master, self.service_name))
             watcher = self.sentinel.client()
             wait_until(lambda: self._state(watcher)["num-slaves"] == 1, "Sentinel knows the replica")
@@ -358,9 +354,7 @@ class SlowProxy(_Closing):
     sets both, so that a round trip takes twice as long.
     """
 
-    def __init__(
-        self, server: RedisServer | str, delay: float = 0.0, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, server: RedisServer | str, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
         self._upstream = urlsplit(server if isinstance(server, str) else server.url)
         self._tls = tls
         self.delay_to_server = self.delay_to_client = delay
@@ -381,9 +375,7 @@ class SlowProxy(_Closing):
     def url(self) -> str:
         """The server's URL, through the proxy."""
         credentials, at, _ = self._upstream.netloc.rpartition("@")
-        return (
-            f"{'rediss' if self._tls else 'redis'}://{credentials}{at}{HOST}:{self.port}{self._upstream.path}"
-        )
+        return f"{'rediss' if self._tls else 'redis'}://{credentials}{at}{HOST}:{self.port}{self._upstream.path}"
 
     @property
     def delay(self) -> float:

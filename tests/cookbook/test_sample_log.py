@@ -174,9 +174,7 @@ def test_other_rows_ask_the_same_elsewhere(rows: list[Row], by_id: dict[str, Row
 
 def test_two_tenants_share_the_support_prompts(rows: list[Row]) -> None:
     support = [row for row in rows if row["app"] == "support"]
-    prompts = {
-        tenant: {system(row) for row in support if row["tenant"] == tenant} for tenant in ("acme", "globex")
-    }
+    prompts = {tenant: {system(row) for row in support if row["tenant"] == tenant} for tenant in ("acme", "globex")}
     assert {row["tenant"] for row in rows} == set(prompts)
     assert len(prompts["acme"] & prompts["globex"]) >= 2
 

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -13,9 +15,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
+from costopt import RedisStore
 from langchain_costopt import SemanticCache
-from tests.faults.words import human
+from tests.faults.words import MOST_ADDED_S, Words, human, wait_for
+from tests.servers import RedisServer
 
+QUESTION = "how old is the moon"
+REWORDED = "the moon is how old"
 COUNTRIES = ("France", "Spain", "Italy", "Norway", "Japan", "Greece", "Poland", "Egypt", "Brazil", "Canada")
 
 
@@ -108,3 +114,60 @@ def median_lookup_s(cache: SemanticCache, topic: str, count: int = 40) -> float:
         cache.core.lookup(request)
         taken.append(time.perf_counter() - started)
     return sorted(taken)[count // 2]
+
+
+def cached(store: Any, **options: Any) -> SemanticCache:
+    return SemanticCache(store, embedder=Words(), guards=False, **options)
+
+
+def patient(url: str, **options: Any) -> SemanticCache:
+    """For what is no matter of time, on a machine that may be busy."""
+    return cached(RedisStore(url, timeout=2.0, **options), time_budget=10.0).warm()
+
+
+def serves(model: Model, topic: str = "moon") -> bool:
+    """Whether a new question is kept, and served in both tiers."""
+    question, reworded = f"how old is the {topic}", f"the {topic} is how old"
+    model.invoke(question)
+    answers = [model.invoke(question), model.invoke(reworded)]
+    assert {answer.content for answer in answers} <= {answer_to(question), answer_to(reworded)}
+    return [tier(answer) for answer in answers] == ["exact", "semantic"]
+
+
+async def aserves(model: Model, topic: str = "moon") -> bool:
+    """`serves`, awaited."""
+    question, reworded = f"how old is the {topic}", f"the {topic} is how old"
+    await model.ainvoke(question)
+    return [tier(await model.ainvoke(text)) for text in (question, reworded)] == ["exact", "semantic"]
+
+
+def until_served(model: Model) -> None:
+    topics = iter(f"moon{number}" for number in range(10_000))
+    wait_for(lambda: serves(model, next(topics)), "both tiers serve", 30)
+
+
+def costs_little(model: Model, topic: str) -> None:
+    """New questions are answered, each in little more time than the model takes."""
+    for question in questions(topic, 5):
+        answer, seconds = ask(model, question)
+        assert answer.content == answer_to(question)
+        assert seconds <= MOST_ADDED_S
+
+
+async def acosts_little(model: Model, topic: str) -> None:
+    """`costs_little`, awaited."""
+    for question in questions(topic, 5):
+        answer, seconds = await aask(model, question)
+        assert answer.content == answer_to(question)
+        assert seconds <= MOST_ADDED_S
+
+
+@contextmanager
+def frozen(*servers: RedisServer) -> Iterator[None]:
+    for server in servers:
+        server.stop()
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.resume()

@@ -225,10 +225,10 @@ def spoil(tmp_path: Path, client: redis.Redis | None, spoiling: Callable[[bytes]
 @pytest.mark.parametrize("place", ["local", "redis"])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_spoiled_entry_is_a_miss(
-    name: str, place: str, question: str, tmp_path: Path, redis_client: redis.Redis, redis_url: str
+    name: str, place: str, question: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    client = redis_client if place == "redis" else None
-    store = RedisStore(redis_url) if client else LocalStore(tmp_path / "cache.db")
+    client = request.getfixturevalue("redis_client") if place == "redis" else None
+    store = RedisStore(request.getfixturevalue("redis_url")) if client else LocalStore(tmp_path / "cache.db")
     cache = SemanticCache(store, embedder=Words(), guards=False).warm()
     model = Model(cache=cache)
     model.invoke(QUESTION)
@@ -239,6 +239,7 @@ def test_a_spoiled_entry_is_a_miss(
     # Paid for again, and so mended.
     assert tier(model.invoke(question)) == "exact"
     assert cache.stats().saved_usd == 0
+    assert all(kind.startswith("entry: ") for kind in cache.stats().failures)
     cache.close()
     assert all(value >= 0 for value in store.totals().values())
     store.close()

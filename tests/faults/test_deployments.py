@@ -1,4 +1,4 @@
-"""Redis as people run it: cluster, Sentinel, TLS, restricted accounts, their own client, many event loops, forks."""
+"""Redis as people run it: cluster, Sentinel, TLS, restricted accounts, a client of their own."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
-from langchain_core.globals import set_llm_cache
 
-from costopt import LocalStore, RedisStore, StoreError
-from costopt import SemanticCache as Core
-from langchain_costopt import SemanticCache
-from tests.faults.support import Model, aask, answer_to, ask, capital, questions, tier
-from tests.faults.words import MOST_ADDED_S, Process, Words, found, human, keep, said, wait_for
+from costopt import RedisStore, StoreError
+from tests.faults.support import (
+    QUESTION,
+    REWORDED,
+    Model,
+    aask,
+    acosts_little,
+    aserves,
+    cached,
+    costs_little,
+    frozen,
+    patient,
+    serves,
+    tier,
+    until_served,
+)
+from tests.faults.words import human, wait_for
 from tests.servers import HOST, RedisCluster, RedisServer, SentinelSetup, TlsRedisServer
-
-QUESTION = "how old is the moon"
-REWORDED = "the moon is how old"
 
 
 @pytest.fixture
@@ -32,63 +39,6 @@ def swept(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL, "costopt.caching")  # a log record would keep them
     yield
     gc.collect()
-
-
-def cached(store: Any, **options: Any) -> SemanticCache:
-    return SemanticCache(store, embedder=Words(), guards=False, **options)
-
-
-def patient(url: str, **options: Any) -> SemanticCache:
-    """For what is no matter of time, on a machine that may be busy."""
-    return cached(RedisStore(url, timeout=2.0, **options), time_budget=10.0).warm()
-
-
-def serves(model: Model, topic: str = "moon") -> bool:
-    """Whether a new question is kept, and served in both tiers."""
-    question, reworded = f"how old is the {topic}", f"the {topic} is how old"
-    model.invoke(question)
-    answers = [model.invoke(question), model.invoke(reworded)]
-    assert {answer.content for answer in answers} <= {answer_to(question), answer_to(reworded)}
-    return [tier(answer) for answer in answers] == ["exact", "semantic"]
-
-
-async def aserves(model: Model, topic: str = "moon") -> bool:
-    """`serves`, awaited."""
-    question, reworded = f"how old is the {topic}", f"the {topic} is how old"
-    await model.ainvoke(question)
-    return [tier(await model.ainvoke(text)) for text in (question, reworded)] == ["exact", "semantic"]
-
-
-def until_served(model: Model) -> None:
-    topics = iter(f"moon{number}" for number in range(10_000))
-    wait_for(lambda: serves(model, next(topics)), "both tiers serve", 30)
-
-
-def costs_little(model: Model, topic: str) -> None:
-    """New questions are answered, each in little more time than the model takes."""
-    for question in questions(topic, 5):
-        answer, seconds = ask(model, question)
-        assert answer.content == answer_to(question)
-        assert seconds <= MOST_ADDED_S
-
-
-async def acosts_little(model: Model, topic: str) -> None:
-    """`costs_little`, awaited."""
-    for question in questions(topic, 5):
-        answer, seconds = await aask(model, question)
-        assert answer.content == answer_to(question)
-        assert seconds <= MOST_ADDED_S
-
-
-@contextmanager
-def frozen(*servers: RedisServer) -> Iterator[None]:
-    for server in servers:
-        server.stop()
-    try:
-        yield
-    finally:
-        for server in servers:
-            server.resume()
 
 
 # -- more than one server ----------------------------------------------------------------------------------
@@ -314,80 +264,6 @@ def test_own_cluster_client(redis_cluster: RedisCluster) -> None:
     cache.close()
 
 
-# -- one cache, many loops and processes -------------------------------------------------------------------
-
-
-def test_several_event_loops_in_a_row(redis_server: RedisServer) -> None:
-    cache = patient(redis_server.url)
-    set_llm_cache(cache)
-    watcher = redis_server.client()
-    try:
-        model = Model()
-        before = len(watcher.client_list())
-        for number in range(12):
-            assert asyncio.run(aserves(model, f"moon{number}"))
-        assert model.calls == 12
-        assert not cache.stats().failures
-        # Each loop's connections went with it.
-        assert len(watcher.client_list()) <= before + 2
-    finally:
-        set_llm_cache(None)
-        cache.close()
-
-
-def test_a_loop_beside_threads(redis_server: RedisServer) -> None:
-    cache = patient(redis_server.url)
-    model = Model(cache=cache)
-
-    async def main() -> None:
-        topics = [capital(number)[0] for number in range(10)]
-        threads = [asyncio.to_thread(model.invoke, topic) for topic in topics]
-        await asyncio.gather(*threads, *(model.ainvoke(topic) for topic in topics))
-
-    asyncio.run(main())
-    assert model.calls == 10
-    assert not cache.stats().failures
-    cache.close()
-
-
-def test_fork_after_use(redis_server: RedisServer) -> None:
-    """Connections are the parent's: shared ones would hand answers to the wrong process."""
-    code = """
-import asyncio, os, sys
-from costopt import RedisStore, SemanticCache
-from tests.faults.words import Words, found, human, keep, said
-
-cache = SemanticCache(RedisStore(sys.argv[1]), embedder=Words(), guards=False).warm()
-keep(cache, "from the parent")
-request = human(cache, "an awaited one")
-asyncio.run(cache.aupdate(request, said("awaited")))
-leader = cache._flows._leases.owner
-children = []
-for child in range(3):
-    if not (pid := os.fork()):
-        assert cache._flows._leases.owner != leader
-        for number in range(60):
-            keep(cache, f"matter{number} of child{child}")
-            for text in (f"matter{number} of child{child}", f"child{child} of matter{number}"):
-                assert found(cache, text)[1] == f"answer to matter{number} of child{child}"
-        assert asyncio.run(cache.alookup(request)).tier == "exact"
-        assert found(cache, "the parent from") == ("semantic", "answer to from the parent")
-        assert not cache.stats().failures, cache.stats().failures
-        cache.close()
-        os._exit(0)
-    children.append(pid)
-for number in range(60):
-    keep(cache, f"matter {number} of the parent")
-    assert found(cache, f"matter {number} of the parent")[1] == f"answer to matter {number} of the parent"
-statuses = [os.waitpid(pid, 0)[1] for pid in children]
-assert statuses == [0, 0, 0], statuses
-assert not cache.stats().failures, cache.stats().failures
-cache.close()
-"""
-    with Process(code, redis_server.url) as process:
-        process.rest()
-
-
 @pytest.mark.parametrize(
     "address", [f"redis://{HOST}:1", "unix:///nowhere/redis.sock", "redis+sentinel://127.0.0.1:1/x"]
 )
@@ -397,18 +273,3 @@ def test_nobody_there(address: str) -> None:
     with pytest.raises(StoreError):
         cache.warm()
     cache.close()
-
-
-def test_the_answer_is_stored_where_the_reader_looks(redis_server: RedisServer, tmp_path: Any) -> None:
-    """Two namespaces and two stores do not see each other."""
-    stores = [RedisStore(redis_server.url), RedisStore(redis_server.url, namespace="other"), LocalStore(tmp_path / "c")]
-    caches = [Core(store, embedder=Words(), guards=False).warm() for store in stores]
-    for number, cache in enumerate(caches):
-        assert found(cache, QUESTION) is None
-        keep(cache, QUESTION, f"answer {number}")
-    assert [found(cache, REWORDED) for cache in caches] == [("semantic", f"answer {n}") for n in range(3)]
-    caches[0].clear()
-    assert [found(cache, QUESTION) is None for cache in caches] == [True, False, False]
-    caches[1].update(human(caches[1], "another"), said("kept"))
-    for cache in caches:
-        cache.close()

@@ -17,6 +17,13 @@ from costopt import Answer, CacheRequest, SemanticCache
 ROOT = Path(__file__).parents[2]
 # The bar is 250 ms added, measured by `make bench`; a test on a shared machine guards against seconds.
 MOST_ADDED_S = 0.35
+# How a process with a cache on the file that it is given begins.
+ON_A_FILE = """
+import os, signal, sys, time
+from costopt import LocalStore, SemanticCache
+from tests.faults.words import Words, found, human, keep, said
+cache = SemanticCache(LocalStore(sys.argv[1]), embedder=Words(), guards=False).warm()
+"""
 
 
 class Words:
@@ -68,6 +75,14 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> 
         assert time.monotonic() < give_up, f"not in {timeout:g} s: {what}"
         time.sleep(0.05)
     return value
+
+
+def timed_miss(cache: SemanticCache, question: str) -> float:
+    """Seconds that a question without an answer takes: a look-up and an update, neither of which raises."""
+    started = time.perf_counter()
+    assert found(cache, question) is None
+    keep(cache, question)
+    return time.perf_counter() - started
 
 
 class Process:

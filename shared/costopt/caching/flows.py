@@ -49,6 +49,7 @@ _POLL_S = 0.05
 _LONGEST_FLIGHT_S = 60.0
 _FLUSH_S = 5.0
 _SHADOW_HITS = 1000
+_GIVEN_UP = 256
 
 T = TypeVar("T")
 
@@ -105,6 +106,7 @@ class CacheFlows:
         self._flushed_at = time.monotonic()
         self._load_until: float | None = None
         self._pace = 0.0  # seconds that the last read of the store took
+        self._given_up: deque[str] = deque(maxlen=_GIVEN_UP)  # keys whose vectors took too long
 
     def before_fork(self) -> None:
         """Nothing to do."""
@@ -230,7 +232,9 @@ class CacheFlows:
             return
         if self._store_breaker.resting:
             return
-        vector = yield from self._vector(request, deadline)
+        # Who has waited for the vector once does not wait as long again.
+        waited = request.key in self._given_up
+        vector = yield from self._vector(request, 0.0 if waited else deadline)
         record = Record(made[0], made[1], vector, self._ttl)
         within = max(_SLOW_S, deadline - time.monotonic())
         step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
@@ -285,6 +289,7 @@ class CacheFlows:
             if future is not None:
                 # What nobody waits for need not be computed.
                 future.cancel()
+                self._given_up.append(request.key)
             # Who waits in a long queue that moves has met no fault: the next caller may be served at once.
             if embedder.calls == passes or not isinstance(error, TimeoutError):
                 self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)

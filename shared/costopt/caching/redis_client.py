@@ -95,11 +95,19 @@ class Clients:
         if self._idle_pid != os.getpid():
             # After a fork these connections are the parent's.
             self._idle, self._idle_pid = deque(), os.getpid()
-        idle = self._idle
         try:
-            client = idle.pop()
+            client = self._idle.pop()
         except IndexError:
-            client = _connect_once(self._url, self._timeout, self._options)
+            return self._keeping(_connect_once(self._url, self._timeout, self._options), work)
+        try:
+            return self._keeping(client, work)
+        except Exception as error:
+            # The server closes what is idle for long, and all there is when it restarts.
+            if not _is_cut(error):
+                raise
+            return self._keeping(_connect_once(self._url, self._timeout, self._options), work)
+
+    def _keeping(self, client: Any, work: Callable[[Any], T]) -> T:
         sound = False
         try:
             result = work(client)
@@ -107,8 +115,8 @@ class Clients:
             return result
         finally:
             # After an interruption the answer may still be on its way, and would be taken for the next one's.
-            if sound and len(idle) < _CONNECTIONS:
-                idle.append(client)
+            if sound and len(self._idle) < _CONNECTIONS:
+                self._idle.append(client)
             else:
                 client.close()
 
@@ -210,6 +218,12 @@ def run_within(seconds: float, work: Callable[[], T]) -> T:
         raise StoreTimeoutError(f"no answer within {seconds} s") from error
 
 
+def _is_cut(error: Exception) -> bool:
+    from redis.exceptions import ConnectionError as RedisConnectionError
+
+    return isinstance(error, RedisConnectionError)
+
+
 def decoded(value: Any) -> bytes | None:
     """Bytes, whether or not the client decodes responses."""
     if value is None or isinstance(value, bytes):
@@ -229,7 +243,7 @@ def _connect(url: str, timeout: float, options: dict[str, Any]) -> Any:
         return redis.RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
     if url.startswith("redis+sentinel"):
         hosts, service, options = _sentinel(url, options)
-        watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
         return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
     pool = {"max_connections": _CONNECTIONS, "timeout": _QUEUE * timeout} | options
     return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(url, **pool))
@@ -255,7 +269,7 @@ def _aconnect(url: str, timeout: float, options: dict[str, Any]) -> Any:
         return redis.asyncio.RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)
     if url.startswith("redis+sentinel"):
         hosts, service, options = _sentinel(url, options)
-        watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        watch = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
         return Sentinel(hosts, sentinel_kwargs=watch).master_for(service, **options)
     pool = {"max_connections": _CONNECTIONS, "timeout": _QUEUE * timeout} | options
     return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool.from_url(url, **pool))
