@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 
 from cookbook.benchmarks.findings import at_most, table
 from cookbook.benchmarks.material import Options, model
-from cookbook.benchmarks.stage import KINDS, Stage, stage
+from cookbook.benchmarks.stage import KINDS, Stage, reworded, stage
 from cookbook.benchmarks.timing import interleave
 from costopt.caching.entry import decode
 from costopt.caching.flows import _NEIGHBOURS
@@ -89,18 +90,22 @@ def _growth(
 
 def _recall(board: Stage, store: str, layout: str, kind: str) -> tuple[float, int]:
     size = board.options.sizes[-1]
-    cache = board.cache(store, layout, size).core
-    probes = board.probes(layout, size, kind, 100 if board.options.quick else 400)
-    asked = model().embed([probe.text for probe in probes])
+    cache = board.cache(store, layout, size)
+    # Not `board.probes`: those are questions that an index has found already.
+    chosen = random.Random(f"{kind}{size}")
+    rows = [chosen.randrange(*board.span(size, kind)) for _ in range(100 if board.options.quick else 400)]
+    texts = [reworded(board.texts[row], chosen) for row in rows]
     scopes = np.array([hash(board.scope(layout, size, row)) for row in range(size)])
     found = of = 0
-    for probe, vector in zip(probes, asked, strict=True):
-        inside = np.flatnonzero(scopes == hash(board.scope(layout, size, probe.row)))
+    for row, text, vector in zip(rows, texts, model().embed(texts), strict=True):
+        scope = board.scope(layout, size, row)
+        inside = np.flatnonzero(scopes == hash(scope))
         best = float((board.vectors[inside] @ vector).max())
         if best < _REACHABLE:
             continue
-        neighbours = cache.store.search(probe.request, vector, _NEIGHBOURS)
-        mine = [n.similarity for n in neighbours if decode(n.data).scope == probe.request.scope]
+        request = board.request(text, scope, cache)
+        neighbours = cache.core.store.search(request, vector, _NEIGHBOURS)
+        mine = [n.similarity for n in neighbours if decode(n.data).scope == request.scope]
         of += 1
         found += bool(mine) and max(mine) > best - 0.002
     return found / of, of

@@ -26,7 +26,7 @@ from costopt.caching.request import CacheRequest, normalise
 from langchain_costopt import SemanticCache
 from tests.servers import RedisServer
 
-__all__ = ["KINDS", "LLM", "Probe", "Stage", "stage"]
+__all__ = ["KINDS", "LLM", "Probe", "Stage", "reworded", "stage"]
 
 LLM = f"[('model_name', '{MODEL}'), ('stop', None), ('temperature', 0.0)]---"
 KINDS = ("one scope", "half in one scope", "scopes of 250", "singletons")
@@ -94,14 +94,18 @@ class Stage:
         system = [] if scope is None else [{"role": "system", "content": scope}]
         return cache.core.request([*system, {"role": "user", "content": text}], model=MODEL, params=LLM)
 
-    def probes(self, layout: str, size: int, kind: str, count: int, longest: int = 400) -> list[Probe]:
-        """Other wordings of stored questions, such as the cache answers in its semantic tier; never the same again."""
-        low, high = {
+    def span(self, size: int, kind: str) -> tuple[int, int]:
+        """First row of a kind of scope, and the one after its last."""
+        return {
             "one scope": (0, size),
             "half in one scope": (0, size // 2),
             "scopes of 250": (size // 2, size * 3 // 4),
             "singletons": (size * 3 // 4, size),
         }[kind]
+
+    def probes(self, layout: str, size: int, kind: str, count: int, longest: int = 400) -> list[Probe]:
+        """Other wordings of stored questions, such as the cache answers in its semantic tier; never the same again."""
+        low, high = self.span(size, kind)
         chosen, found = random.Random(f"{kind}{size}{len(self.asked)}"), list[Probe]()
         cache = self.cache("local", layout, size)
         # A cache of its own over the same store: those that are timed must not know the texts yet.
@@ -109,7 +113,7 @@ class Stage:
         scout = costopt.SemanticCache(cache.core.store, embedder=embedder, time_budget=5.0)
         for _ in range(_TRIES):
             rows = [chosen.randrange(low, high) for _ in range(256)]
-            texts = [_reworded(self.texts[row], chosen) for row in rows]
+            texts = [reworded(self.texts[row], chosen) for row in rows]
             embedder.embed(texts)  # in batches, for the scout
             for row, text in zip(rows, texts, strict=True):
                 if len(text) > longest or (layout, size, text) in self.asked:
@@ -159,7 +163,8 @@ class Stage:
             time.sleep(0.1)
 
 
-def _reworded(text: str, chosen: random.Random) -> str:
+def reworded(text: str, chosen: random.Random) -> str:
+    """The text as somebody else might put it; whether a cache finds that is not looked at."""
     bare = text.rstrip("?!. ")
     return normalise(chosen.choice(_FORMS).format(bare))
 
