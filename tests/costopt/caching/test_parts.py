@@ -98,6 +98,17 @@ def test_the_breaker_lets_one_probe_through_and_closes_on_its_success() -> None:
     assert all(breaker.allows() for _ in range(3))
 
 
+def test_calls_that_fail_together_count_as_one_failure() -> None:
+    """Each of 64 doubled the rest, so that one burst meant 15 seconds without the semantic tier."""
+    clock = Clock()
+    breaker = CircuitBreaker(clock)
+    assert all(breaker.allows() for _ in range(64))
+    for _ in range(64):
+        breaker.failed(slow=True)
+    clock.now += 1.01
+    assert breaker.allows()
+
+
 def test_the_breaker_never_rests_for_longer_than_15_seconds() -> None:
     clock = Clock()
     breaker = CircuitBreaker(clock)
