@@ -1,0 +1,1 @@
+"""How the shipped judge was made: `python -m cookbook.training`."""

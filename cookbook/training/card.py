@@ -1,0 +1,73 @@
+"""The model card, written by the run that made the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from costopt.caching.policy import Policy
+
+__all__ = ["model_card"]
+
+_CARD = """# The judge
+
+A cross-encoder that says how likely two questions want the same answer. It is all-MiniLM-L6-v2 (Apache-2.0), whose
+first {depth} layers read each text alone and are unchanged, and whose other {trained} layers, fine-tuned, read both
+texts in one sequence. Only their difference to the original is stored, as int8 with one scale a row.
+
+Made by `python -m cookbook.training`; this file, too. {run}
+
+- file: {size:,} bytes
+- trained on: question pairs (Quora question pairs as published in zilliztech/GPTCache, 9 of 10 clusters; Quora's terms:
+  non-commercial use of the data), prompt pairs (redislabsdev/langcache-customer-data-eval, MIT, half of the clusters),
+  our own clusters of questions in {domains} domains (cookbook/training/pairs, MIT, 85 of 100 clusters), near misses and
+  paraphrases generated from all of these, and questions behind passages of nq-open (MIT)
+- split: by cluster of connected pairs, by a hash of the text; no text is on two sides
+- licence of the weights: MIT, as the rest of the package; whoever may not use weights trained on Quora's data trains
+  without them: leave question_pairs.jsonl.gz out of the folder
+- seed, size, time: {about}
+
+## What it does on what it has never seen
+
+With the guards, the exact tier and the policy of this folder, cosine at least {floor}. Of the question pairs about one
+label in six of those that are the same text is "different": their precision has a ceiling. The domain "medical" is our
+own and no pair of it is trained on; "near misses" were written to be mistaken, "neighbours" are the most similar
+questions of other clusters, which is what a cache meets most.
+
+| set | pairs | max_error | precision | recall |
+| --- | --- | --- | --- | --- |
+{rows}
+
+## Where it does not hold
+
+English only; texts up to 128 tokens (longer ones are never matched by it). The error figure is the share of wrong ones
+among served answers on traffic where {same:.0%} of the candidates want the same answer and {near:.0%} of the others
+are near misses; where near misses are more frequent (a catalogue of products that differ in one word), so are errors.
+`costopt cache tune` fits threshold and probability to your own pairs.
+"""
+
+
+def model_card(weights: Path, policy: Policy, figures: list[dict[str, Any]], domains: int) -> str:
+    """The card in Markdown."""
+    with safe_open(str(weights), "pt") as stored:
+        about = json.loads(stored.metadata()["about"])
+    rows = "\n".join(
+        f"| {row['set']} | {row['pairs']:,} | {row['max_error']} | {row['precision']:.3f} | {row['recall']:.3f} |"
+        for row in figures
+    )
+    same, near = (float(value) for name, value in policy.about.items() if name.startswith("share"))
+    return _CARD.format(
+        depth=about["depth"],
+        trained=6 - about["depth"],
+        run=f"Trained for {about['minutes']} minutes on {about['date']}.",
+        size=weights.stat().st_size,
+        domains=domains,
+        about=", ".join(f"{name} {value}" for name, value in about.items()),
+        floor=policy.min_similarity,
+        rows=rows,
+        same=same,
+        near=near,
+    )
