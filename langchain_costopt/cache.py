@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -14,11 +15,11 @@ from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 
 import costopt
-from costopt.caching import CacheHit, CacheRequest, CacheStats, Judge, Store
+from costopt.caching import Answer, CacheHit, CacheRequest, CacheStats, Judge, PairModel, Policy, Store
 from costopt.caching.flight import Caller
 from costopt.caching.request import Split
 from costopt.errors import ConfigError
-from langchain_costopt.messages import answer_of, generations_of, model_of, turns_of
+from langchain_costopt.messages import answer_of, generations_of, model_of, rejection_of, turns_of
 
 __all__ = ["SemanticCache"]
 
@@ -27,7 +28,9 @@ class CacheOptions(TypedDict, total=False):
     """The options of `costopt.SemanticCache`."""
 
     embedder: costopt.Embedder
-    judge: Judge
+    judge: Judge | PairModel | Callable[[str, str], float]
+    max_error: float
+    policy: Policy | str | os.PathLike[str]
     min_similarity: float
     guards: bool
     exact_only: bool
@@ -36,6 +39,7 @@ class CacheOptions(TypedDict, total=False):
     tags: Sequence[str] | Callable[[], Sequence[str]]
     split: Split
     shadow: bool
+    same_answer: Callable[[Answer, Answer], bool | None]
     single_flight: bool
     time_budget: float
 
@@ -51,7 +55,7 @@ class SemanticCache(BaseCache):
         store: A `costopt.LocalStore`, a `costopt.RedisStore` or a Redis URL; by default Redis if
             `COSTOPT_REDIS_URL` or `REDIS_URL` is set, else a file in the user's cache folder.
         core: A `costopt.SemanticCache` to use instead of making one, e.g. to share it.
-        options: Those of `costopt.SemanticCache`: tenant, ttl, tags, split, min_similarity, shadow, ...
+        options: Those of `costopt.SemanticCache`: tenant, max_error, policy, ttl, tags, split, shadow, ...
 
     Raises:
         ConfigError: If an option is out of range.
@@ -121,7 +125,7 @@ class SemanticCache(BaseCache):
         served = wrong.response_metadata.get("costopt") or {}
         if "request_key" not in served:
             raise ConfigError("this message was not served from the cache: there is nothing to reject")
-        self.core.reject_match(served["tenant"], served["request_key"], served["key"])
+        self.core.reject_match(*rejection_of(served))
 
     def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
         """Remove the entries that match everything given; returns how many there were."""

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from costopt.caching import Answer, CacheHit
 from costopt.pricing import Usage, cost
 
-__all__ = ["answer_of", "generations_of", "model_of", "turns_of"]
+__all__ = ["answer_of", "generations_of", "model_of", "rejection_of", "turns_of"]
 
 _ROLES = {
     "human": "user",
@@ -193,21 +193,31 @@ def _chat_generation(data: Mapping[str, Any], hit: CacheHit) -> ChatGeneration:
     return ChatGeneration(message=message, generation_info=extra["info"] or None)
 
 
+def rejection_of(served: Mapping[str, Any]) -> tuple[Any, ...]:
+    """From what a served message explains: the arguments of `reject_match`."""
+    return tuple(
+        served.get(name) for name in ("tenant", "request_key", "key", "scope", "asked", "matched", "probability")
+    )
+
+
 def _explanation(hit: CacheHit) -> dict[str, Any]:
     usage, avoided = hit.answer.usage, hit.answer.cost
     return {
         "cache": hit.tier,
         "reason": hit.reason,
         "similarity": round(hit.similarity, 4),
+        "probability": None if hit.probability is None else round(hit.probability, 4),
         "matched": hit.cached,
         "age": round(hit.age, 3),
         "avoided_input_tokens": usage.input_tokens,
         "avoided_output_tokens": usage.output_tokens,
         "avoided_usd": None if avoided is None else str(avoided),
         # What `reject` needs.
-        "key": hit.key,
-        "request_key": hit.request_key,
         "tenant": hit.tenant,
+        "request_key": hit.request_key,
+        "key": hit.key,
+        "scope": hit.scope,
+        "asked": hit.asked,
     }
 
 

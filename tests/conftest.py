@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     import redis
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from tests.servers import RedisCluster, RedisServer, SentinelSetup, TlsRedisServer
 
 GIVEN_URL = "COSTOPT_TEST_REDIS_URL"
+
+# How long one example takes says more of what else the machine does than of us.
+settings.register_profile("costopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("costopt")
 
 
 @pytest.fixture(scope="session")

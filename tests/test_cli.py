@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from costopt import Answer, LocalStore, SemanticCache, Usage
+from costopt.caching.online import Evidence, encode_evidence
+from costopt.caching.policy import default_policy, load_policy
+from costopt.embedding import DEFAULT_SPACE
 
 
 def costopt(*args: object, folder: Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -57,9 +60,96 @@ def test_eval_counts_what_the_cache_would_do(tmp_path: Path, name: str) -> None:
 
 def test_eval_without_guards_is_wrong_where_they_would_have_helped(tmp_path: Path) -> None:
     file = pairs(tmp_path / "pairs.jsonl")
-    done = costopt("cache", "eval", file, "--no-guards", "--min-similarity", "0.8", folder=tmp_path)
+    done = costopt("cache", "eval", file, "--no-guards", "--cosine", "0.8", folder=tmp_path)
     assert done.returncode == 0
     assert "0.667" in done.stdout
+    assert "kept back" not in done.stdout
+
+
+def test_eval_serves_the_same_text_only_when_no_error_is_allowed(tmp_path: Path) -> None:
+    file = pairs(tmp_path / "pairs.jsonl")
+    found = json.loads(costopt("cache", "eval", file, "--max-error", "0", "--json", folder=tmp_path).stdout)
+    assert (found["max_error"], found["served"], found["exact"]) == (0, 1, 1)
+
+
+THINGS = "password phone router invoice address username modem calendar thermostat printer counter keyboard".split()
+
+
+def asked_in_two_ways(path: Path) -> Path:
+    rows = [
+        {"a": f"How do I {verb} my {thing}?", "b": f"How can I {verb} my {thing}?", "same": True}
+        for verb in ("reset", "change")
+        for thing in THINGS
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_tune_writes_a_policy_that_eval_goes_by(tmp_path: Path) -> None:
+    file, policy = asked_in_two_ways(tmp_path / "mine.jsonl"), tmp_path / "policy.json"
+    done = costopt("cache", "tune", file, "--max-error", "0.2", "--out", policy, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "24 pairs, 24 of which the judge was asked about" in done.stdout
+    assert "coverage   1.000  (95 % interval 0.862 - 1.000)" in done.stdout
+    assert "error      0.000  (95 % interval 0.000 - 0.138)" in done.stdout
+    assert "for an error of at most 0.2" in done.stdout
+    assert f"written to {policy}" in done.stderr.replace("\n", "")
+    found = json.loads(costopt("cache", "eval", file, "--policy", policy, "--json", folder=tmp_path).stdout)
+    assert (found["max_error"], found["served"], found["precision"]) == (0.2, 24, 1.0)
+
+
+def reject_all(folder: Path) -> None:
+    """Every hit of a cache whose judge believes anything."""
+    cache = SemanticCache(LocalStore(folder / "cache.db"), judge=lambda asked, cached: 0.99, time_budget=30.0).warm()
+    for number, line in enumerate(asked_in_two_ways(folder / "asked.jsonl").read_text().splitlines()):
+        stored, asked = (
+            cache.request([{"role": "user", "content": json.loads(line)[side]}], model=f"m{number}") for side in "ab"
+        )
+        cache.update(stored, Answer(({"kind": "chat", "content": "An answer."},)))
+        hit = cache.lookup(asked)
+        assert hit is not None
+        cache.reject(hit)
+    cache.close()
+
+
+def test_what_was_rejected_is_piped_into_tune_and_makes_it_stricter(tmp_path: Path) -> None:
+    reject_all(tmp_path)
+    printed = costopt("cache", "pairs", folder=tmp_path)
+    assert (printed.returncode, printed.stderr.strip()) == (0, "24 pairs")
+    rows = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert rows[0] == {
+        "a": "How do I reset my password?",
+        "b": "How can I reset my password?",
+        "same": False,
+        "probability": 0.99,
+    }
+    policy = tmp_path / "policy.json"
+    done = costopt("cache", "tune", "-", "--out", policy, "--json", folder=tmp_path, stdin=printed.stdout)
+    found = json.loads(done.stdout)
+    assert (found["pairs"], found["judged"], found["wrong"]) == (24, 24, found["served"])
+    assert found["out"] == str(policy)
+    before, after = default_policy(), load_policy(policy)
+    assert after.probability(2.0) < before.probability(2.0)
+    assert after.threshold(0.05) >= before.threshold(0.05)
+
+
+def test_pairs_prints_what_no_terminal_can_show(tmp_path: Path) -> None:
+    """Half a character, as a client that cuts strings sends it, ended the command with a traceback."""
+    store = LocalStore(tmp_path / "cache.db")
+    store.bind(*DEFAULT_SPACE)
+    store.add_evidence("t", "s", encode_evidence(Evidence("caf\u00e9 \ud83d", "b", same=True, probability=0.9)))
+    store.add_evidence("t", "s", b"not ours")
+    store.close()
+    done = costopt("cache", "pairs", folder=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr.strip()) == (0, "1 pairs")
+    assert json.loads(done.stdout)["b"] == "caf\u00e9 \ud83d"
+
+
+def test_a_policy_that_cannot_be_written_says_where_it_should_be(tmp_path: Path) -> None:
+    file = asked_in_two_ways(tmp_path / "mine.jsonl")
+    done = costopt("cache", "tune", file, "--out", tmp_path / "missing" / "policy.json", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give another --out" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -86,6 +176,16 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
         (("cache", "eval", "missing.jsonl"), "missing.jsonl cannot be read: No such file"),
         (("cache", "eval", "empty.jsonl"), "there are no pairs"),
         (("cache", "eval", "empty.jsonl", "--min-similarity", "1.5"), "cosine similarity in [0, 1]"),
+        (("cache", "eval", "empty.jsonl", "--cosine", "1.5"), "cosine similarity in [0, 1]"),
+        (("cache", "eval", "empty.jsonl", "--cosine", "0.9", "--max-error", "0.1"), "leave out --max-error, --policy"),
+        (("cache", "eval", "empty.jsonl", "--max-error", "1"), "give the share of served answers that may be wrong"),
+        (("cache", "eval", "empty.jsonl", "--policy", "missing.jsonl"), "`costopt cache tune` writes one"),
+        (("cache", "eval", "empty.jsonl", "--policy", "empty.jsonl"), "make one by `costopt cache tune`"),
+        (("cache", "tune", "missing.jsonl"), "missing.jsonl cannot be read: No such file"),
+        (("cache", "tune", "empty.jsonl"), "0 of 0 pairs can be judged, and 20 are needed: add pairs"),
+        (("cache", "tune", "empty.jsonl", "--max-error", "-0.1"), "give the share of served answers"),
+        (("cache", "pairs"), "there is no cache at"),
+        (("cache", "pairs", "--redis", "redis://h", "--path", "f"), "not both"),
         (("cache", "stats"), "there is no cache at"),
         (("cache", "stats", "--redis", "localhost:6379"), "is no Redis URL"),
         (("cache", "stats", "--redis", "redis://h", "--path", "f"), "not both"),

@@ -17,6 +17,7 @@ import pytest
 
 import costopt
 import langchain_costopt
+from costopt.caching.policy import default_policy
 from tests.openai_server import openai_server
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +46,7 @@ def names(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
     cache = costopt.SemanticCache(costopt.LocalStore(tmp_path / "given.db"))
     given = {name: getattr(costopt, name) for name in costopt.__all__}
-    given |= {"tmp": tmp_path, "cache": cache, "set_llm_cache": set_llm_cache}
+    given |= {"tmp": tmp_path, "cache": cache, "set_llm_cache": set_llm_cache, "default_policy": default_policy}
     yield given | {"SimulatedChatModel": SimulatedChatModel, "StreamCache": StreamCache}
     cache.close()
     set_llm_cache(None)
@@ -82,6 +83,7 @@ def test_readme_snippet(snippet: str, tmp_path: Path) -> None:
             "OPENAI_API_KEY": "sk-none",
             "OPENAI_BASE_URL": server.url,
         }
+        (tmp_path / "policy.json").write_text(default_policy().as_json())  # as `cache tune` would
         command = [sys.executable, "-c", snippet]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -22,6 +22,8 @@ SECTIONS = {
     "embedding": "Embedding",
     "log": "The sample log",
     "quality": "Quality of the semantic tier",
+    "judge": "The judge",
+    "stream": "A stream of requests",
     "faults": "Faults",
     "lookup": "Lookups",
     "scale": "Growth, scopes, recall, memory",

@@ -10,6 +10,7 @@ from cookbook.benchmarks.material import Options, model
 from cookbook.benchmarks.peers import LinearScan, langchain_redis_cache
 from cookbook.benchmarks.stage import KINDS, LLM, Probe, Stage, stage
 from cookbook.benchmarks.timing import Timings, interleave
+from costopt import CrossEncoderJudge
 from costopt.caching.flows import _NEIGHBOURS
 
 __all__ = ["run"]
@@ -21,6 +22,7 @@ _MANY = 50_000  # a linear scan of more is measured once
 _EXACT_SIDES = ("raw GET", "Redis, core", "Redis, LangChain", "local, core", "local, LangChain")
 _FRESH_SIDES = ("raw", "Redis, core", "local, core")
 _KNOWN_SIDES = ("raw", "Redis, core", "Redis, LangChain", "local, core")
+_JUDGED_SIDES = ("raw", "Redis, core", "local, core")
 _NOTES = (
     (
         "Answers of 120 words, TTL a day, one scope, put in by the stores' own `put`. Redis is on this machine and "
@@ -32,11 +34,19 @@ _NOTES = (
         "embedding the memo holds."
     ),
     (
+        "Where no judge is named, `SimilarityJudge(0.9)` decides, which takes microseconds: what is timed is the "
+        "cache, and so are its bars. The judge that comes by default has a table of its own, in which raw is the "
+        "embedding, FT.SEARCH and one pass of the judge over the candidates that the cache shows it. Its wordings are "
+        "such as both judges accept."
+    ),
+    (
         "Raw FT.SEARCH is the very command that RedisStore sends, sent by a plain `redis.Redis`, reply not looked at. "
         "A semantic lookup asks the exact tier before it."
     ),
     (
-        "langchain-redis is given the bare question, a plain LLM's prompt: its best case: from a chat model it embeds "
+        "Beside langchain-redis costopt has the judge that comes by default, unless the cosine is named, by which "
+        "langchain-redis decides, too. It is given the bare question, a plain LLM's prompt: its best case: from a chat "
+        "model it embeds "
         "the JSON of all messages. Same embedder, its own index, bulk-loaded in its own layout. The linear scan: SCAN, "
         f"HGET and numpy for every key (once at {_MANY:,} entries and more)."
     ),
@@ -46,13 +56,14 @@ _NOTES = (
 def run(options: Options) -> dict[str, Any]:
     """Exact hits, semantic hits, and the peers."""
     board, misses = stage(options), Misses()
-    exact, fresh, known, peers, bars = [], [], [], [], []
+    exact, fresh, known, judged, peers, bars = [], [], [], [], [], []
     for database, size in enumerate(options.sizes, start=1):
         hit = _exact(board, size, misses)
         with_embedding, beside = _semantic(board, size, misses)
         exact.append([*_row(size, hit, _EXACT_SIDES), f"{hit.ratio('Redis, LangChain', 'raw GET'):.2f}"])
         fresh.append(_row(size, with_embedding, _FRESH_SIDES))
         known.append(_row(size, beside, _KNOWN_SIDES))
+        judged.append(_row(size, _judged(board, size, misses), _JUDGED_SIDES))
         peers.append(_peers(board, size, database, misses))
         bars += _bars(f"; {size:,} entries", hit, with_embedding, beside)
     scan, ratio = "linear scan", "core ÷ raw"
@@ -67,11 +78,17 @@ def run(options: Options) -> dict[str, Any]:
             ),
             table("A semantic hit, text known, ms (raw: FT.SEARCH)", ["entries", *_KNOWN_SIDES, ratio], known),
             table(
+                "A semantic hit with its embedding and the default judge, ms (raw: the same three by hand)",
+                ["entries", *_JUDGED_SIDES, ratio],
+                judged,
+            ),
+            table(
                 "The same new questions to `BaseCache.lookup`, ms",
                 [
                     "entries",
                     "costopt, Redis",
                     "costopt, local",
+                    "costopt, Redis, cosine",
                     "langchain-redis",
                     scan,
                     "langchain-redis ÷ costopt",
@@ -157,16 +174,47 @@ def _semantic(board: Stage, size: int, misses: Misses) -> tuple[Timings, Timings
     return fresh, interleave(misses.watch(ours), lambda _: probes[: _KNOWN_CALLS + 1], rounds)
 
 
+def _judged(board: Stage, size: int, misses: Misses) -> Timings:
+    """With the embedding and the judge that comes by default."""
+    rounds, a_round = board.options.rounds, _FRESH_CALLS + 1
+    probes = board.probes("one", size, KINDS[0], rounds * a_round, judged=True)
+    redis, local = board.judged("redis", "one", size).core, board.judged("local", "one", size).core
+    store: Any = redis.store
+    judge, prepared = CrossEncoderJudge(), {}
+    for probe, vector in zip(probes, model().embed([probe.text for probe in probes]), strict=True):
+        found = redis._flows._candidates(store.search(probe.request, vector, _NEIGHBOURS), probe.request)
+        candidates = [(entry.text or "", similarity) for entry, similarity in found]
+        prepared[probe.text] = store._search_command(probe.request, vector, _NEIGHBOURS), candidates
+        # As above: torch compiles for each new length.
+        model().embed([probe.text])
+        judge.judge(probe.text, candidates)
+
+    def by_hand(probe: Probe) -> object:
+        command, candidates = prepared[probe.text]
+        model().embed([probe.text])
+        board.raw.execute_command(*command)
+        return judge.judge(probe.text, candidates)
+
+    sides: Sides = {
+        "raw": by_hand,
+        "Redis, core": lambda probe: redis.lookup(probe.request),
+        "local, core": lambda probe: local.lookup(probe.request),
+    }
+    return interleave(misses.watch(sides), lambda number: probes[number * a_round :][:a_round], rounds)
+
+
 def _peers(board: Stage, size: int, database: int, misses: Misses) -> list[str]:
     """One row: the same fresh questions to everybody."""
-    ours, local = board.cache("redis", "one", size), board.cache("local", "one", size)
+    ours, local = board.judged("redis", "one", size), board.judged("local", "one", size)
+    cosine = board.cache("redis", "one", size)
     peer = langchain_redis_cache(board.server.url, f"peer{size}", board.texts[:size], board.vectors[:size], LLM)
     scan = LinearScan(board.server.url, database, board.vectors[:size])
     a_round = _PEER_CALLS + 1
-    probes = board.probes("one", size, KINDS[0], board.options.rounds * a_round)
+    probes = board.probes("one", size, KINDS[0], board.options.rounds * a_round, judged=True)
     sides: Sides = {
         "costopt, Redis": lambda probe: ours.lookup(probe.text, LLM),
         "costopt, local": lambda probe: local.lookup(probe.text, LLM),
+        "costopt, Redis, cosine": lambda probe: cosine.lookup(probe.text, LLM),
         "langchain-redis": lambda probe: peer.lookup(probe.text, LLM),
     }
     timed = interleave(misses.watch(sides), lambda number: probes[number * a_round :][:a_round], board.options.rounds)

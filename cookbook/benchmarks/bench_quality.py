@@ -13,12 +13,13 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_redis import RedisSemanticCache
 
-from cookbook.benchmarks.findings import at_most, table
+from cookbook.benchmarks.findings import at_most, share, table
 from cookbook.benchmarks.material import SOURCES, Library, Options, embedded, model, read_rows
 from cookbook.benchmarks.peers import OurEmbeddings
+from cookbook.training.corpus import public_sets
 from costopt import LocalStore, RedisStore, SharedEmbedder, SimilarityJudge
 from costopt.caching import Judge
-from costopt.caching.evaluate import Evaluation, Pair, evaluate, interval
+from costopt.caching.evaluate import Evaluation, Pair, evaluate
 from costopt.caching.request import normalise
 from langchain_costopt import SemanticCache
 from tests.servers import RedisServer
@@ -26,6 +27,10 @@ from tests.servers import RedisServer
 __all__ = ["run"]
 
 _QUESTIONS = 200
+_ABOUT_PAIRS = (
+    "Of the development halves, the pairs that were used neither to train nor to calibrate the judge; pair by pair. A cosine without guards is "
+    "what a plain vector cache decides by."
+)
 _SYSTEM = (
     "You are the support assistant of a bank. Be brief, polite and exact. Answer from the handbook only; where it "
     "says nothing, say that you do not know and offer to connect the customer with a colleague. Never ask for "
@@ -42,15 +47,14 @@ _SYSTEM = (
 
 def run(options: Options) -> dict[str, Any]:
     """Labelled pairs, then the system prompt."""
-    tables, notes = [], ["Development halves; a cosine without guards is what a plain vector cache decides by."]
-    for name in ("question_pairs", "prompt_pairs"):
-        rows = read_rows(options, f"caching/{name}.jsonl.gz")
-        if rows is None:
-            notes.append(_absent(f"caching/{name}.jsonl.gz"))
+    tables, notes = [], [_ABOUT_PAIRS]
+    public = {} if options.data is None else public_sets(options.data)
+    for name in ("question", "prompt"):
+        pairs = [Pair(one.a, one.b, one.same) for one in public[f"{name}s"].test] if public else []
+        if not pairs:
+            notes.append(_absent(f"caching/{name}_pairs.jsonl.gz"))
             continue
-        tables.append(
-            _pairs(name, [Pair(r["a"], r["b"], bool(r["same"])) for r in rows[: 2_000 if options.quick else None]])
-        )
+        tables.append(_pairs(f"{name} pairs", pairs[: 300 if options.quick else None]))
     rows = read_rows(options, "caching/banking77.jsonl.gz")
     if rows is None:
         return {"bars": [], "tables": tables, "notes": [*notes, _absent("caching/banking77.jsonl.gz")]}
@@ -88,16 +92,11 @@ def _default_judge() -> Judge:
 
 def _shares(found: Evaluation) -> list[str]:
     return [
-        _share(found.right, found.served),
-        _share(found.right, found.same),
-        _share(found.served, found.pairs),
+        share(found.right, found.served),
+        share(found.right, found.same),
+        share(found.served, found.pairs),
         f"{found.served:,}",
     ]
-
-
-def _share(part: int, of: int) -> str:
-    bounds = interval(part, of)
-    return "–" if bounds is None else f"{part / of:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})"
 
 
 class _IntentChatModel(BaseChatModel):

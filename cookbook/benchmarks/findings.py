@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["at_least", "at_most", "table"]
+from costopt.caching.evaluate import interval
+
+__all__ = ["at_least", "at_most", "share", "table"]
 
 Bar = dict[str, Any]
 Table = dict[str, Any]
@@ -36,3 +38,9 @@ def at_least(demand: str, figure: float, limit: float, unit: str = "") -> Bar:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table; its cells are text."""
     return {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+
+
+def share(part: int, of: int) -> str:
+    """A share and its 95 % interval, as text."""
+    bounds = interval(part, of)
+    return "–" if bounds is None else f"{part / of:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})"

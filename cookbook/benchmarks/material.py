@@ -22,6 +22,7 @@ from costopt.caching.answer import Answer
 from costopt.caching.entry import Entry, encode
 from costopt.caching.request import CacheRequest, normalise
 from costopt.caching.store import Record, Store
+from costopt.embedding import default_model
 from costopt.pricing import Usage
 
 __all__ = ["MODEL", "SOURCES", "Library", "Options", "answer", "embedded", "fill", "model", "questions", "read_rows"]
@@ -111,13 +112,10 @@ def answer(row: int) -> Answer:
     return Answer(({**generation, "extra": extra},), Usage(40, 150))
 
 
-_model = MiniLMEmbedder()
-
-
 def model() -> MiniLMEmbedder:
-    """The bare embedder: no memo, no dispatcher."""
-    _model.load()
-    return _model
+    """The bare embedder, no memo, no dispatcher: the one that the judge reads with, too."""
+    default_model().load()
+    return default_model()
 
 
 def embedded(texts: Sequence[str]) -> Vectors:

@@ -23,10 +23,14 @@ _CHUNK = 1000
 
 
 class OurEmbeddings(Embeddings):
-    """The same embedder as costopt's, memo included, handed to langchain-redis."""
+    """The same embedder as costopt's, memo included, handed to langchain-redis.
 
-    def __init__(self) -> None:
-        self.shared = SharedEmbedder(model(), memo_size=100_000)
+    Args:
+        shared: One that knows texts already; by default one that knows none.
+    """
+
+    def __init__(self, shared: SharedEmbedder | None = None) -> None:
+        self.shared = shared or SharedEmbedder(model(), memo_size=100_000)
 
     def embed_query(self, text: str) -> list[float]:
         """One vector."""

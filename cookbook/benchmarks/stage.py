@@ -21,14 +21,16 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 import costopt
 from cookbook.benchmarks.material import MODEL, Options, Vectors, embedded, fill, model, questions
-from costopt import LocalStore, RedisStore, SharedEmbedder
+from costopt import LocalStore, RedisStore, SharedEmbedder, SimilarityJudge
 from costopt.caching.request import CacheRequest, normalise
 from langchain_costopt import SemanticCache
 from tests.servers import RedisServer
 
-__all__ = ["KINDS", "LLM", "Probe", "Stage", "reworded", "stage"]
+__all__ = ["COSINE", "KINDS", "LLM", "Probe", "Stage", "reworded", "stage"]
 
 LLM = f"[('model_name', '{MODEL}'), ('stop', None), ('temperature', 0.0)]---"
+COSINE = SimilarityJudge(0.9)
+"""What decides where the cache itself is timed: it takes no time, and accepts most other wordings."""
 KINDS = ("one scope", "half in one scope", "scopes of 250", "singletons")
 _MID = 250
 _TRIES = 400
@@ -48,12 +50,13 @@ class Probe:
 
 @dataclass
 class Stage:
-    """Redis, the questions, and a cache for each (store, layout, size)."""
+    """Redis, the questions, and a cache for each (store, layout, size); `COSINE` decides, if not said otherwise."""
 
     options: Options
     server: RedisServer = field(default_factory=RedisServer)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="costopt-bench-")))
     caches: dict[tuple[str, str, int], SemanticCache] = field(default_factory=dict)
+    judged_caches: dict[tuple[str, str, int], SemanticCache] = field(default_factory=dict)
     filled_s: dict[str, float] = field(default_factory=dict)
     asked: set[tuple[str, int, str]] = field(default_factory=set)
 
@@ -73,6 +76,14 @@ class Stage:
     def cache(self, kind: str, layout: str, size: int) -> SemanticCache:
         """The adapter over a filled store; `.core` is the core."""
         return self.caches[kind, layout, size]
+
+    def judged(self, kind: str, layout: str, size: int) -> SemanticCache:
+        """Another cache over the same store, with the judge that comes by default, warm."""
+        if (kind, layout, size) not in self.judged_caches:
+            store = self.cache(kind, layout, size).core.store
+            made = SemanticCache(store, embedder=SharedEmbedder(model(), memo_size=100_000)).warm()
+            self.judged_caches[kind, layout, size] = made
+        return self.judged_caches[kind, layout, size]
 
     def scope(self, layout: str, size: int, row: int) -> str | None:
         """The system prompt that a row was asked under."""
@@ -103,14 +114,21 @@ class Stage:
             "singletons": (size * 3 // 4, size),
         }[kind]
 
-    def probes(self, layout: str, size: int, kind: str, count: int, longest: int = 400) -> list[Probe]:
-        """Other wordings of stored questions, such as the cache answers in its semantic tier; never the same again."""
+    def probes(
+        self, layout: str, size: int, kind: str, count: int, longest: int = 400, *, judged: bool = False
+    ) -> list[Probe]:
+        """Other wordings of stored questions, such as the cache answers in its semantic tier; never the same again.
+
+        With `judged`, such as it answers with either judge.
+        """
         low, high = self.span(size, kind)
         chosen, found = random.Random(f"{kind}{size}{len(self.asked)}"), list[Probe]()
         cache = self.cache("local", layout, size)
         # A cache of its own over the same store: those that are timed must not know the texts yet.
         embedder = SharedEmbedder(model())
-        scout = costopt.SemanticCache(cache.core.store, embedder=embedder, time_budget=5.0)
+        scouts = [costopt.SemanticCache(cache.core.store, embedder=embedder, judge=COSINE, time_budget=5.0)]
+        if judged:
+            scouts.append(costopt.SemanticCache(cache.core.store, embedder=embedder, time_budget=5.0))
         for _ in range(_TRIES):
             rows = [chosen.randrange(low, high) for _ in range(256)]
             texts = [reworded(self.texts[row], chosen) for row in rows]
@@ -120,8 +138,8 @@ class Stage:
                     continue
                 scope = self.scope(layout, size, row)
                 request = self.request(text, scope, cache)
-                hit = scout.lookup(request)
-                if hit is not None and hit.tier == "semantic":
+                hits = (scout.lookup(request) for scout in scouts)
+                if all(hit is not None and hit.tier == "semantic" for hit in hits):
                     self.asked.add((layout, size, text))
                     found.append(Probe(row, text, self.prompt(text, scope), request))
                 if len(found) == count:
@@ -130,7 +148,7 @@ class Stage:
 
     def close(self) -> None:
         """Give everything back."""
-        for cache in self.caches.values():
+        for cache in (*self.judged_caches.values(), *self.caches.values()):
             cache.close()
         self.server.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -144,7 +162,7 @@ class Stage:
             else LocalStore(self.folder / f"{name}.db")
         )
         # A memo and a dispatcher of its own, over the same model.
-        cache = SemanticCache(store, embedder=SharedEmbedder(model(), memo_size=100_000))
+        cache = SemanticCache(store, embedder=SharedEmbedder(model(), memo_size=100_000), judge=COSINE)
         store.open()
         fill(store, self._requests(layout, size, cache), self.vectors)
         if kind == "redis":

@@ -29,7 +29,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="folder of the public development data")
     options.add_argument("--out", type=Path, default=SHIPPED, help="where the judge is written")
     options.add_argument("--depth", type=int, default=2, help="layers that read each text alone, and are not trained")
-    options.add_argument("--epochs", type=float, default=2.2)
+    options.add_argument("--epochs", type=float, default=1.5)
     options.add_argument("--rate", type=float, default=2e-4, help="highest learning rate of the layers")
     options.add_argument("--seed", type=int, default=7)
     options.add_argument("--only-calibrate", action="store_true", help="keep the weights that are in --out")

@@ -21,10 +21,10 @@ texts in one sequence. Only their difference to the original is stored, as int8 
 Made by `python -m cookbook.training`; this file, too. {run}
 
 - file: {size:,} bytes
-- trained on: question pairs (Quora question pairs as published in zilliztech/GPTCache, 9 of 10 clusters; Quora's terms:
+- trained on: question pairs (Quora question pairs as published in zilliztech/GPTCache, 8 of 10 clusters; Quora's terms:
   non-commercial use of the data), prompt pairs (redislabsdev/langcache-customer-data-eval, MIT, half of the clusters),
   our own clusters of questions in {domains} domains (cookbook/training/pairs, MIT, 85 of 100 clusters), near misses and
-  paraphrases generated from all of these, and questions behind passages of nq-open (MIT)
+  paraphrases generated from all of these
 - split: by cluster of connected pairs, by a hash of the text; no text is on two sides
 - licence of the weights: MIT, as the rest of the package; whoever may not use weights trained on Quora's data trains
   without them: leave question_pairs.jsonl.gz out of the folder
@@ -44,9 +44,10 @@ questions of other clusters, which is what a cache meets most.
 ## Where it does not hold
 
 English only; texts up to 128 tokens (longer ones are never matched by it). The error figure is the share of wrong ones
-among served answers on traffic where {same:.0%} of the candidates want the same answer and {near:.0%} of the others
-are near misses; where near misses are more frequent (a catalogue of products that differ in one word), so are errors.
-`costopt cache tune` fits threshold and probability to your own pairs.
+among the answers served to reworded questions on hard traffic: {same:.0%} of the candidates want the same answer, and
+all others are near misses. Where fewer candidates want the same answer (a catalogue of products that differ in one
+word), there are more errors; where wrong candidates are merely of the same subject, there are fewer. `costopt cache
+tune` fits threshold and probability to your own pairs.
 """
 
 
@@ -58,7 +59,7 @@ def model_card(weights: Path, policy: Policy, figures: list[dict[str, Any]], dom
         f"| {row['set']} | {row['pairs']:,} | {row['max_error']} | {row['precision']:.3f} | {row['recall']:.3f} |"
         for row in figures
     )
-    same, near = (float(value) for name, value in policy.about.items() if name.startswith("share"))
+    same = next(float(value) for name, value in policy.about.items() if name.startswith("share"))
     return _CARD.format(
         depth=about["depth"],
         trained=6 - about["depth"],
@@ -69,5 +70,4 @@ def model_card(weights: Path, policy: Policy, figures: list[dict[str, Any]], dom
         floor=policy.min_similarity,
         rows=rows,
         same=same,
-        near=near,
     )

@@ -54,15 +54,15 @@ class Set:
 
 
 def public_sets(data: Path) -> dict[str, Set]:
-    """Question pairs (9 : 0 : 1) and prompt pairs (1 : 0 : 1) of the development data.
+    """Question pairs (8 : 1 : 1) and prompt pairs (1 : 0 : 1) of the development data.
 
     About one label in six of the question pairs that are the same text is "different", so they are smoothed most.
     """
     questions = _read(data / "caching/question_pairs.jsonl.gz", doubt=0.08)
     prompts = _read(data / "caching/prompt_pairs.jsonl.gz")
-    train, test = _split(questions, (0.9,))
+    train, calibrate, test = _split(questions, (0.8, 0.9))
     some, others = _split(prompts, (0.5,))
-    return {"questions": Set(train, [], test), "prompts": Set(some, [], others)}
+    return {"questions": Set(train, calibrate, test), "prompts": Set(some, [], others)}
 
 
 def own_sets(*, train: bool = False) -> tuple[dict[str, Set], dict[str, Set]]:
@@ -99,8 +99,7 @@ def training_examples(data: Path, seed: int) -> list[Example]:
     chosen = random.Random(seed)
     chosen.shuffle(texts)
     made = [Example(a, b, same, 0.7) for a, b, same, _ in generate(texts[:16_000], 7_000, seed)]
-    passages = [row["passage"] for _, row in read_jsonl(str(data / "compression/nq_passages.jsonl.gz"))]
-    examples += [*made, *_with_passages(examples, passages, chosen, 1_500)]
+    examples += made
     chosen.shuffle(examples)
     return examples
 
@@ -160,19 +159,4 @@ def _neighbours(clusters: Sequence[dict[str, object]]) -> list[Example]:
         nearest = int(similarities.argmax())
         if similarities[nearest] > _NEAR:
             found.append(Example(text, texts[nearest][0], False))
-    return found
-
-
-def _with_passages(
-    pairs: Sequence[Example], passages: Sequence[str], chosen: random.Random, count: int
-) -> list[Example]:
-    """Questions behind one and the same passage, and one question behind two passages."""
-    found = []
-    short = [pair for pair in pairs if len(pair.a) + len(pair.b) < 160]
-    for pair in chosen.sample(short, count):
-        one, other = (" ".join(text.split()[: chosen.randrange(25, 70)]) for text in chosen.sample(list(passages), 2))
-        if pair.same and chosen.random() < 0.3:
-            found.append(Example(f"{one}\n\n{pair.a}", f"{other}\n\n{pair.b}", False, 0.7))
-        else:
-            found.append(Example(f"{one}\n\n{pair.a}", f"{one}\n\n{pair.b}", pair.same, 0.7, pair.doubt))
     return found

@@ -8,17 +8,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from safetensors import safe_open
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
 from cookbook.training.corpus import Example
 from costopt._minilm import LAYERS, WIDTH
-from costopt.caching.cross_encoder import MAX_TOKENS, Top, base_layers, logits
+from costopt.caching.cross_encoder import Top, base_layers, logits
 from costopt.embedding import default_model
 
 __all__ = ["base_tensors", "fine_tuned", "initial"]
 
 _BATCH = 64
+_TOKENS = 64  # of a text; longer ones are cut, in training
 _BUCKET = 40 * _BATCH
 _HIDDEN = 128
 _HEADS = 12
@@ -89,16 +91,27 @@ def fine_tuned(
     return {name: value.detach() for name, value in tensors.items()}
 
 
+class _Ops:
+    """`torch.nn.functional`, but for attention in float32."""
+
+    linear, gelu, layer_norm = functional.linear, functional.gelu, functional.layer_norm
+    normalize = functional.normalize
+
+    @staticmethod
+    def scaled_dot_product_attention(query: Any, key: Any, value: Any, mask: Any) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask.float())
+
+
 def _loss(top: Top, batch: Sequence[Example], depth: int) -> torch.Tensor:
     model = default_model()
     network = model.network()
     with torch.no_grad():
-        sides = [
-            network.states([model.tokens(text)[:MAX_TOKENS] for text in texts], depth)
-            for texts in ([one.a for one in batch], [one.b for one in batch])
-        ]
+        tokens = [[model.tokens(text)[:_TOKENS] for text in sorted((one.a, one.b), key=len)] for one in batch]
+        # The shorter texts on one side, the longer on the other: less padding, and the order means nothing.
+        sides = [network.states([both[side] for both in tokens], depth) for side in (0, 1)]
     with torch.autocast("cpu", torch.bfloat16):
-        values = logits(top, *sides, drop=lambda x: dropout(x, _DROPOUT))
+        values = logits(top, *sides, drop=lambda x: dropout(x, _DROPOUT), ops=_Ops)
     labels = torch.tensor([1 - one.doubt if one.same else one.doubt for one in batch])
     weights = torch.tensor([one.weight for one in batch])
     return binary_cross_entropy_with_logits(values.float(), labels, weights)
@@ -111,7 +124,9 @@ def _batches(examples: Sequence[Example], chosen: random.Random) -> Iterator[lis
         order = list(examples)
         chosen.shuffle(order)
         for start in range(0, len(order), _BUCKET):
-            bucket = sorted(order[start : start + _BUCKET], key=lambda one: len(one.a) + len(one.b))
+            bucket = sorted(
+                order[start : start + _BUCKET], key=lambda one: sorted((len(one.a), len(one.b)), reverse=True)
+            )
             rest += [bucket[i : i + _BATCH] for i in range(0, len(bucket), _BATCH)]
         chosen.shuffle(rest)
         yield from rest

@@ -6,11 +6,12 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,15 @@ from costopt.errors import ConfigError, CostOptError, EmbeddingError, require
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MiniLMEmbedder"]
+__all__ = ["LAYERS", "WIDTH", "MiniLMEmbedder", "Network", "attend", "groups", "layer_of"]
 
 Vectors = NDArray[np.float32]
+Layer: TypeAlias = "list[tuple[torch.Tensor, torch.Tensor]]"
+Drop: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 _MODEL = "all-MiniLM-L6-v2"
 _FILES = ("tokenizer.json", "model.safetensors", "config.json")
-_LAYERS, _HEADS, _WIDTH = 6, 12, 384
+LAYERS, _HEADS, WIDTH = 6, 12, 384
 _LAYER_PARTS = (
     "attention.output.dense",
     "attention.output.LayerNorm",
@@ -35,6 +38,7 @@ _LAYER_PARTS = (
     "output.LayerNorm",
 )
 _UNKNOWN_TOKEN = 100  # [UNK]
+_EPSILON = 1e-12
 _WINDOW_TOKENS = 256  # as sentence-transformers runs this model; it was trained on 128
 _PREFIX_CHARS = 4_096  # nearly always more than a window; spares tokenising a whole 1 MB text
 _NEVER_FITS_CHARS = 20_000
@@ -73,7 +77,7 @@ class MiniLMEmbedder:
         ((2, 384), True)
     """
 
-    dimension = _WIDTH
+    dimension = WIDTH
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class MiniLMEmbedder:
         self._directory = None if directory is None else Path(directory)
         self.dtype: str = dtype  # once loaded, the one that "auto" has chosen
         self._tokenizer: Any = None
-        self._network: _Network | None = None
+        self._network: Network | None = None
         self._after_fork()
         _fork_aware.add(self)
 
@@ -113,7 +117,7 @@ class MiniLMEmbedder:
                 return
             try:
                 self._get_tokenizer()
-                network = _Network(self._files(), self.dtype)
+                network = Network(self._files(), self.dtype)
             except CostOptError:
                 raise
             except Exception as error:  # tokenizers and safetensors raise what they like
@@ -133,14 +137,13 @@ class MiniLMEmbedder:
         Raises:
             EmbeddingError: The model could not be loaded.
         """
-        rows = np.zeros((len(texts), _WIDTH), np.float32)
+        rows = np.zeros((len(texts), WIDTH), np.float32)
         if not texts:
             return rows
-        self.load()
-        assert self._network is not None
-        tokens = [self._encode(text).ids for text in texts]
-        for group in _groups([len(ids) for ids in tokens], _PASS_TOKENS, _PASS_WASTE_TOKENS, len(tokens)):
-            rows[group] = self._network([tokens[i] for i in group])
+        network = self.network()
+        tokens = [self.tokens(text) for text in texts]
+        for group in groups([len(ids) for ids in tokens], _PASS_TOKENS, _PASS_WASTE_TOKENS, len(tokens)):
+            rows[group] = network([tokens[i] for i in group])
         return rows
 
     def fits(self, text: str) -> bool:
@@ -153,6 +156,21 @@ class MiniLMEmbedder:
             return False
         encoding = self._encode(text)
         return not encoding.overflowing and _UNKNOWN_TOKEN not in encoding.ids
+
+    def network(self) -> Network:
+        """The network itself, loaded; for who needs more of it than sentence vectors."""
+        self.load()
+        assert self._network is not None
+        return self._network
+
+    def tokens(self, text: str) -> list[int]:
+        """The ids of the first 256 tokens, [CLS] and [SEP] included."""
+        ids: list[int] = self._encode(text).ids
+        return ids
+
+    def weights(self) -> Path:
+        """The file with the weights in full precision."""
+        return self._files() / "model.safetensors"
 
     def _encode(self, text: str) -> Any:
         tokenizer = self._tokenizer or self._get_tokenizer()
@@ -180,7 +198,7 @@ class MiniLMEmbedder:
         return directory
 
 
-class _Network:
+class Network:
     """The forward pass, functional: a third of the time that the module tree takes for one short text."""
 
     def __init__(self, directory: Path, dtype: str) -> None:
@@ -190,7 +208,7 @@ class _Network:
 
         config = json.loads((directory / "config.json").read_text("utf-8"))
         shape = tuple(config.get(key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
-        if shape != (_LAYERS, _HEADS, _WIDTH):  # other depths would load, and embed to something else
+        if shape != (LAYERS, _HEADS, WIDTH):  # other depths would load, and embed to something else
             raise EmbeddingError(f"{directory} is not {_MODEL}: layers, heads and width are {shape}")
         self._torch = torch
         # For the calling thread only, and only while it computes. With as many threads as cores, one other busy
@@ -200,56 +218,88 @@ class _Network:
         to = getattr(torch, self.dtype)
         weights = load_file(directory / "model.safetensors")
         weights = {key.removeprefix("bert."): value.to(to) for key, value in weights.items()}
-
-        def both(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-            return weights[f"{name}.weight"], weights[f"{name}.bias"]
-
-        def layer(prefix: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-            parts = [both(f"{prefix}attention.self.{part}") for part in ("query", "key", "value")]
-            fused = torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
-            dense = [both(f"{prefix}{part}") for part in _LAYER_PARTS]
-            return [fused, *dense]
-
         self._words = weights["embeddings.word_embeddings.weight"]
         segment = weights["embeddings.token_type_embeddings.weight"][0]
         self._positions = weights["embeddings.position_embeddings.weight"][:_WINDOW_TOKENS] + segment
-        self._norm = both("embeddings.LayerNorm")
-        self._layers = [layer(f"encoder.layer.{i}.") for i in range(_LAYERS)]
+        self._norm = weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"]
+        self.layers = [layer_of(weights, i) for i in range(LAYERS)]
 
     def __call__(self, tokens: list[list[int]]) -> Vectors:
         """Embed one group of token ids, as unit rows of shape (len(tokens), 384)."""
-        torch, length = self._torch, max(map(len, tokens))
-        cpu = "cpu"  # said each time: an application may have set another default device
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in tokens], device=cpu)
-        mask = None
-        if any(len(row) < length for row in tokens):  # without a mask attention is faster
-            # By length and not by id: a text that contains "[PAD]" has real zeros.
-            lengths = torch.tensor([[len(row)] for row in tokens], device=cpu)
-            mask = torch.arange(length, device=cpu) < lengths
-        with torch.inference_mode(), self._openmp.limit(limits=1):
-            vectors: Vectors = self._forward(ids, mask).numpy()
+        with self.computing():
+            ops: Any = self._torch.nn.functional
+            hidden, seen = self.states(tokens, LAYERS)
+            hidden = hidden.float()
+            # A sum does for the mean: the result is brought to unit length.
+            pooled = hidden.sum(1) if seen is None else (hidden * seen[..., None]).sum(1)
+            vectors: Vectors = ops.normalize(pooled, dim=1).numpy()
         return vectors
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        ops: Any = self._torch.nn.functional
-        rows, length = ids.shape
-        width, epsilon = (_WIDTH,), 1e-12
-        seen = None if mask is None else mask[:, None, None, :]
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Without gradients, and on one OpenMP thread."""
+        with self._torch.inference_mode(), self._openmp.limit(limits=1):
+            yield
+
+    def states(self, tokens: list[list[int]], depth: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the first `depth` layers make of each token.
+
+        Returns:
+            Hidden states, shape (len(tokens), longest, 384), and which of them are not padding, shape
+            (len(tokens), longest); None if all are: without a mask attention is faster.
+        """
+        torch, length = self._torch, max(map(len, tokens))
+        ops: Any = torch.nn.functional
+        cpu = "cpu"  # said each time: an application may have set another default device
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in tokens], device=cpu)
+        seen = None
+        if any(len(row) < length for row in tokens):
+            # By length and not by id: a text that contains "[PAD]" has real zeros.
+            lengths = torch.tensor([[len(row)] for row in tokens], device=cpu)
+            seen = torch.arange(length, device=cpu) < lengths
         hidden = ops.embedding(ids, self._words) + self._positions[:length]
-        hidden = ops.layer_norm(hidden, width, *self._norm, epsilon)
-        for qkv, out, norm, up, down, last_norm in self._layers:
-            heads = ops.linear(hidden, *qkv).view(rows, length, 3, _HEADS, _WIDTH // _HEADS)
-            query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
-            mixed = ops.scaled_dot_product_attention(query, key, value, seen)
-            mixed = mixed.transpose(1, 2).reshape(rows, length, _WIDTH)
-            hidden = ops.layer_norm(ops.linear(mixed, *out).add_(hidden), width, *norm, epsilon)
-            inner = ops.gelu(ops.linear(hidden, *up))
-            hidden = ops.layer_norm(ops.linear(inner, *down).add_(hidden), width, *last_norm, epsilon)
-        hidden = hidden.float()
-        # A sum does for the mean: the result is brought to unit length.
-        pooled = hidden.sum(1) if mask is None else (hidden * mask[..., None]).sum(1)
-        unit: torch.Tensor = ops.normalize(pooled, dim=1)
-        return unit
+        hidden = ops.layer_norm(hidden, (WIDTH,), *self._norm, _EPSILON)
+        mask = None if seen is None else seen[:, None, None, :]
+        for layer in self.layers[:depth]:
+            hidden = attend(ops, hidden, layer, mask)
+        return hidden, seen
+
+
+def layer_of(weights: Mapping[str, torch.Tensor], place: int) -> Layer:
+    """One layer's (weight, bias) pairs, out of a BERT's weights by name; query, key and value in one."""
+    import torch
+
+    prefix = f"encoder.layer.{place}."
+    parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
+    fused = tuple(torch.cat([weights[f"{part}.{kind}"] for part in parts]) for kind in ("weight", "bias"))
+    dense = [(weights[f"{prefix}{part}.weight"], weights[f"{prefix}{part}.bias"]) for part in _LAYER_PARTS]
+    return [(fused[0], fused[1]), *dense]
+
+
+def attend(
+    ops: Any, hidden: torch.Tensor, layer: Layer, mask: torch.Tensor | None, drop: Drop = lambda x: x
+) -> torch.Tensor:
+    """One transformer layer.
+
+    Args:
+        ops: `torch.nn.functional`.
+        hidden: Shape (rows, length, 384).
+        layer: As `layer_of` makes it.
+        mask: What attention may see (bool) or is to add (float), broadcast to (rows, heads, length, length).
+        drop: Dropout, in training.
+    """
+    rows, length, _ = hidden.shape
+    qkv, out, norm, up, down, last_norm = layer
+    heads = ops.linear(hidden, *qkv).view(rows, length, 3, _HEADS, WIDTH // _HEADS)
+    query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(query.dtype)
+    mixed = ops.scaled_dot_product_attention(query, key, value, mask)
+    mixed = mixed.transpose(1, 2).reshape(rows, length, WIDTH)
+    hidden = ops.layer_norm(drop(ops.linear(mixed, *out)) + hidden, (WIDTH,), *norm, _EPSILON)
+    inner = ops.gelu(ops.linear(hidden, *up))
+    done: torch.Tensor = ops.layer_norm(drop(ops.linear(inner, *down)) + hidden, (WIDTH,), *last_norm, _EPSILON)
+    return done
 
 
 def _find_model() -> Path:
@@ -291,7 +341,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _groups(lengths: list[int], padded: int, waste: int, most: int) -> Iterator[list[int]]:
+def groups(lengths: list[int], padded: int, waste: int, most: int) -> Iterator[list[int]]:
     """Split texts into groups of like lengths, as indices, the longest first.
 
     A group holds at most `most` texts, `padded` units of length when all are padded to its longest, and

@@ -31,6 +31,9 @@ err = Console(stderr=True, highlight=False)
 
 Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Use this Redis, not the local file.")]
 CacheFile = Annotated[Path | None, typer.Option("--path", metavar="FILE", help="Use this local file.")]
+MaxError = Annotated[
+    float | None, typer.Option("--max-error", help="Share of served answers that may be wrong, in [0, 1).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -122,22 +125,31 @@ def clear(
 @cache_app.command("eval")
 def evaluate(
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help='JSONL of {"a", "b", "same"}; .gz; - for stdin.')],
-    min_similarity: Annotated[float | None, typer.Option(help="Least cosine similarity, in [0, 1].")] = None,
+    max_error: MaxError = None,
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="What `cache tune` wrote.")] = None,
+    min_similarity: Annotated[float | None, typer.Option(help="Judge nothing less similar; cosine in [0, 1].")] = None,
+    cosine: Annotated[
+        float | None, typer.Option(help="Serve by this cosine similarity, to compare with; the judge is not asked.")
+    ] = None,
     guards: Annotated[bool, typer.Option("--guards/--no-guards", help="Heed the guards.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Precision, recall and hit rate of the semantic tier on labelled pairs of questions."""
-    from costopt.caching import SimilarityJudge
+    from costopt.caching import CrossEncoderJudge, SimilarityJudge
     from costopt.caching.evaluate import evaluate as measure
     from costopt.caching.evaluate import interval
-    from costopt.caching.semantic import DEFAULT_MIN_SIMILARITY
     from costopt.embedding import default_embedder
 
-    judge = SimilarityJudge(DEFAULT_MIN_SIMILARITY if min_similarity is None else min_similarity, guards)
-    with err.status("embedding"):
-        found = measure(_pairs(pairs), default_embedder(), judge)
+    if cosine is not None and (max_error is not None or policy is not None or min_similarity is not None):
+        raise ConfigError("--cosine decides by itself: leave out --max-error, --policy and --min-similarity")
+    if min_similarity is not None:
+        SimilarityJudge(min_similarity)  # for its checks
+    judge: Any = SimilarityJudge(cosine, guards) if cosine is not None else None
+    judge = judge or CrossEncoderJudge(max_error=max_error, policy=policy, guards=guards)
+    with err.status("embedding and judging"):
+        found = measure(_pairs(pairs), default_embedder(), judge, min_similarity=min_similarity)
     if as_json:
-        _print_json({"min_similarity": judge.min_similarity, "guards": guards, **found.as_dict()})
+        _print_json({"max_error": getattr(judge, "max_error", None), "guards": guards, **found.as_dict()})
         return
     out.print(f"{found.pairs:,} pairs, {found.same:,} of them want the same answer")
     out.print(f"served     {found.served:,} ({found.hit_rate:.1%}), {found.exact:,} of them the same text")
@@ -145,11 +157,68 @@ def evaluate(
         ("precision", found.precision, interval(found.right, found.served)),
         ("recall", found.recall, interval(found.right, found.same)),
     ):
-        shown = "nothing to measure" if share is None else f"{share:.3f}"
-        between = "" if bounds is None else f"  (95 % interval {bounds[0]:.3f} - {bounds[1]:.3f})"
-        out.print(f"{name:<10} {shown}{between}")
+        out.print(_measured(name, share, bounds))
     for reason, count in sorted(found.vetoed.items(), key=lambda item: -item[1]):
         out.print(f"  kept back {count:,} by {reason}")
+
+
+@cache_app.command()
+def tune(
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help='JSONL of {"a", "b", "same"}; .gz; - for stdin.')],
+    max_error: Annotated[float, typer.Option(help="Share of served answers that may be wrong, in [0, 1).")] = 0.05,
+    out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the policy is written.")] = Path(
+        "policy.json"
+    ),
+    guards: Annotated[bool, typer.Option("--guards/--no-guards", help="Heed the guards.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the judge to your own pairs, and write the policy that SemanticCache(policy=FILE) loads."""
+    from costopt.caching import CrossEncoderJudge
+    from costopt.caching.evaluate import interval
+    from costopt.caching.tune import tune as fit
+    from costopt.embedding import default_embedder
+
+    with err.status("embedding and judging"):
+        found = fit(_pairs(pairs), default_embedder(), CrossEncoderJudge(guards=guards), max_error)
+    try:
+        out_file.write_text(found.policy.as_json(), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out_file} cannot be written ({error}): give another --out") from error
+    if as_json:
+        _print_json({**found.as_dict(), "out": str(out_file)})
+        return
+    out.print(f"{found.pairs:,} pairs, {found.judged:,} of which the judge was asked about; five folds:")
+    for name, share, bounds in (
+        ("coverage", found.coverage, interval(found.served, found.pairs)),
+        ("error", found.error, interval(found.wrong, found.served)),
+    ):
+        out.print(_measured(name, share, bounds))
+    if found.threshold > 1:
+        out.print(f"no threshold is known to keep the error within {max_error}: only the same text will be served")
+    else:
+        out.print(f"threshold  probability {found.threshold:.3f} for an error of at most {max_error}")
+    err.print(f"written to {out_file}")
+
+
+@cache_app.command()
+def pairs(redis: Redis = None, path: CacheFile = None) -> None:
+    """Print what was rejected, or compared in shadow mode, as the JSONL that `tune` and `eval` read."""
+    from costopt.caching.online import decode_evidence
+
+    with _opened(redis, path) as store:
+        rows = [decode_evidence(data) for data in store.all_evidence()]
+    for row in rows:
+        if row is not None:
+            fields = {"a": row.b, "b": row.a, "same": row.same, "probability": row.probability}
+            # ASCII: a terminal or a pipe may take nothing else, and half a character is in no encoding.
+            sys.stdout.write(json.dumps(fields) + "\n")
+    err.print(f"{sum(row is not None for row in rows)} pairs")
+
+
+def _measured(name: str, share: float | None, bounds: tuple[float, float] | None) -> str:
+    shown = "nothing to measure" if share is None else f"{share:.3f}"
+    between = "" if bounds is None else f"  (95 % interval {bounds[0]:.3f} - {bounds[1]:.3f})"
+    return f"{name:<10} {shown}{between}"
 
 
 def _pairs(source: str) -> Iterator[Any]:

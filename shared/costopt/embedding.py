@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from costopt._minilm import MiniLMEmbedder, Vectors, _fork_aware, _groups
+from costopt._minilm import MiniLMEmbedder, Vectors, _fork_aware, groups
 from costopt.errors import ConfigError, CostOptError, EmbeddingError
 
-__all__ = ["DEFAULT_SPACE", "Embedder", "MiniLMEmbedder", "SharedEmbedder", "default_embedder", "fits"]
+__all__ = ["DEFAULT_SPACE", "Embedder", "MiniLMEmbedder", "SharedEmbedder", "default_embedder", "default_model", "fits"]
 
 _FALLBACK_CHARS = 1_000
 # What one pass of the dispatcher takes of a bulk call, so that a lone request never waits long behind it.
@@ -171,7 +171,7 @@ class SharedEmbedder:
         rows = np.zeros((len(texts), self.dimension), np.float32)
         # One part in flight at a time lets a lone request of another thread in between.
         sizes = [min(len(text), _FALLBACK_CHARS) for text in texts]
-        for part in _groups(sizes, _BULK_CHARS, _BULK_CHARS, self._max_batch):
+        for part in groups(sizes, _BULK_CHARS, _BULK_CHARS, self._max_batch):
             futures = [self.submit(texts[i]) for i in part]
             try:
                 for i, future in zip(part, futures, strict=True):
@@ -303,6 +303,7 @@ def _checked(embedder: Embedder, rows: Any, count: int) -> list[Vectors]:
 
 
 _default: SharedEmbedder | None = None
+_model: MiniLMEmbedder | None = None
 _default_lock = threading.Lock()
 
 
@@ -321,10 +322,20 @@ def default_embedder() -> SharedEmbedder:
         (True, 'all-MiniLM-L6-v2')
     """
     global _default
+    model = default_model()
     with _default_lock:
         if _default is None:
-            _default = SharedEmbedder(MiniLMEmbedder())
+            _default = SharedEmbedder(model)
         return _default
+
+
+def default_model() -> MiniLMEmbedder:
+    """The MiniLM behind `default_embedder`, for who reads more out of it than sentence vectors."""
+    global _model
+    with _default_lock:
+        if _model is None:
+            _model = MiniLMEmbedder()
+        return _model
 
 
 def _new_lock() -> None:

@@ -42,10 +42,12 @@ class MissingExtraError(CostOptError, ImportError):
     Args:
         module: The module that could not be found, e.g. ``"redisvl"``.
         extra: The extra of costopt that brings it, e.g. ``"redis"``.
+        instead: How to do without it, if one can.
     """
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"{module!r} is not installed: pip install 'costopt[{extra}]'")
+    def __init__(self, module: str, extra: str, instead: str = "") -> None:
+        mend = f"pip install 'costopt[{extra}]'"
+        super().__init__(f"{module!r} is not installed: {mend}" + (f", or {instead}" if instead else ""))
         self.module = module
         self.extra = extra
 
@@ -66,11 +68,11 @@ class EntryError(CostOptError):
     """A stored entry is damaged, foreign, or of a version that this one cannot read."""
 
 
-def require(module: str, extra: str) -> None:
+def require(module: str, extra: str, *, instead: str = "") -> None:
     """Raise `MissingExtraError` unless `module` can be imported; imports nothing itself."""
     try:
         found = importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         found = False
     if not found:
-        raise MissingExtraError(module, extra)
+        raise MissingExtraError(module, extra, instead)

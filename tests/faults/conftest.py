@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from costopt import LocalStore, SemanticCache
-from tests.faults.words import Words
+from tests.faults.words import NEAR, Words
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def open_cache(path: Path) -> Iterator[Callable[..., SemanticCache]]:
     with contextlib.ExitStack() as stack:
 
         def make(**store: Any) -> SemanticCache:
-            cache = SemanticCache(LocalStore(path, **store), embedder=Words(), guards=False)
+            cache = SemanticCache(LocalStore(path, **store), embedder=Words(), judge=NEAR)
             stack.callback(cache.close)
             return cache
 

@@ -17,7 +17,7 @@ from pydantic import PrivateAttr
 
 from costopt import RedisStore
 from langchain_costopt import SemanticCache
-from tests.faults.words import MOST_ADDED_S, Words, human, wait_for
+from tests.faults.words import MOST_ADDED_S, NEAR, Words, human, wait_for
 from tests.servers import RedisServer
 
 QUESTION = "how old is the moon"
@@ -117,7 +117,7 @@ def median_lookup_s(cache: SemanticCache, topic: str, count: int = 40) -> float:
 
 
 def cached(store: Any, **options: Any) -> SemanticCache:
-    return SemanticCache(store, embedder=Words(), guards=False, **options)
+    return SemanticCache(store, embedder=Words(), judge=NEAR, **options)
 
 
 def patient(url: str, **options: Any) -> SemanticCache:

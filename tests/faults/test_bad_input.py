@@ -19,7 +19,7 @@ from costopt import ConfigError, CostOptError, LocalStore, RedisStore, Similarit
 from costopt import SemanticCache as Core
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, answer_to, ask, tier
-from tests.faults.words import MOST_ADDED_S, Words, found, human, keep, said
+from tests.faults.words import MOST_ADDED_S, NEAR, Words, found, human, keep, said
 
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABh6FO1AAA"
 
@@ -68,7 +68,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SemanticCa
 
 @pytest.fixture
 def core(tmp_path: Path) -> Iterator[Core]:
-    cache = Core(LocalStore(tmp_path / "core.db"), embedder=Words(), guards=False).warm()
+    cache = Core(LocalStore(tmp_path / "core.db"), embedder=Words(), judge=NEAR).warm()
     yield cache
     cache.close()
 
@@ -147,7 +147,7 @@ def test_a_function_that_fails_leaves_the_call_alone(tmp_path: Path, option: str
         return "acme" if option == "tenant" else ["docs"]
 
     options: dict[str, Any] = {option: give}
-    cache = SemanticCache(LocalStore(tmp_path / "c.db"), embedder=Words(), guards=False, **options)
+    cache = SemanticCache(LocalStore(tmp_path / "c.db"), embedder=Words(), judge=NEAR, **options)
     model = Model(cache=cache)
     model.invoke("how old is the moon")
     broken = True
@@ -229,7 +229,7 @@ def test_a_spoiled_entry_is_a_miss(
 ) -> None:
     client = request.getfixturevalue("redis_client") if place == "redis" else None
     store = RedisStore(request.getfixturevalue("redis_url")) if client else LocalStore(tmp_path / "cache.db")
-    cache = SemanticCache(store, embedder=Words(), guards=False).warm()
+    cache = SemanticCache(store, embedder=Words(), judge=NEAR).warm()
     model = Model(cache=cache)
     model.invoke(QUESTION)
     spoil(tmp_path, client, ENTRIES[name])
@@ -268,7 +268,7 @@ def test_a_key_of_another_type_is_a_miss(redis_client: redis.Redis, redis_url: s
 
 @pytest.mark.parametrize("vector", [b"", b"abc", bytes(384), b"\xff" * 384, np.full(96, np.inf, "f4").tobytes()])
 def test_a_vector_in_redis_that_is_none(redis_client: redis.Redis, redis_url: str, vector: bytes) -> None:
-    cache = Core(RedisStore(redis_url), embedder=Words(), guards=False).warm()
+    cache = Core(RedisStore(redis_url), embedder=Words(), judge=NEAR).warm()
     keep(cache, QUESTION)
     (key,) = redis_client.keys("costopt:e:*")
     redis_client.hset(key, "vector", vector)

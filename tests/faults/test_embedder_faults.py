@@ -16,7 +16,7 @@ from costopt import CostOptError, LocalStore, RedisStore
 from costopt import SemanticCache as Core
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, aask, answer_to, ask, median_lookup_s, questions, tier
-from tests.faults.words import MOST_ADDED_S, Words, found, keep, wait_for
+from tests.faults.words import MOST_ADDED_S, NEAR, Words, found, keep, wait_for
 
 BREAKER_OPEN_S = 0.001
 RECOVERY_S = 30.0
@@ -63,7 +63,7 @@ def embedder() -> Iterator[Words]:
 
 @pytest.fixture
 def cache(embedder: Words, tmp_path: Path) -> Iterator[SemanticCache]:
-    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), embedder=embedder, guards=False).warm()
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), embedder=embedder, judge=NEAR).warm()
     yield cache
     cache.close()
 
@@ -174,7 +174,7 @@ def test_an_embedder_of_another_width_under_the_same_name(
     url = request.getfixturevalue("redis_url") if place == "redis" else ""
     for kind in (Words, Wider, Words):
         store = RedisStore(url) if url else LocalStore(tmp_path / "cache.db")
-        cache = Core(store, embedder=kind(), guards=False).warm()
+        cache = Core(store, embedder=kind(), judge=NEAR).warm()
         keep(cache, f"how old is the {kind.__name__} moon")
         assert found(cache, f"the {kind.__name__} moon is how old") == (
             "semantic",

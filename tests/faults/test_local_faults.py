@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 from costopt import ConfigError, LocalStore, SemanticCache, StoreError
-from tests.faults.words import MOST_ADDED_S, ON_A_FILE, Process, Words, found, human, keep, said, timed_miss, wait_for
+from tests.faults.words import (
+    MOST_ADDED_S,
+    NEAR,
+    ON_A_FILE,
+    Process,
+    Words,
+    found,
+    human,
+    keep,
+    said,
+    timed_miss,
+    wait_for,
+)
 
 Open = Callable[..., SemanticCache]
 
@@ -47,7 +59,7 @@ def test_the_least_recently_used_go_first(open_cache: Open) -> None:
 
 
 def test_ttl_counts_from_the_answer_however_often_it_is_read(path: Path) -> None:
-    cache = SemanticCache(LocalStore(path), embedder=Words(), guards=False, ttl=1.0)
+    cache = SemanticCache(LocalStore(path), embedder=Words(), judge=NEAR, ttl=1.0)
     keep(cache, "how old is the moon")
     stored, reads = time.monotonic(), 0
     while found(cache, "how old is the moon") and found(cache, "the moon is how old"):
@@ -134,7 +146,7 @@ os.chmod(sys.argv[1], 0o444)
 os.chmod(folder, 0o555)
 if os.geteuid() == 0:
     os.seteuid(65534)
-cache = SemanticCache(LocalStore(sys.argv[1]), embedder=Words(), guards=False)
+cache = SemanticCache(LocalStore(sys.argv[1]), embedder=Words(), judge=NEAR)
 slowest = 0.0
 for n in range(5):
     started = time.perf_counter()
@@ -237,7 +249,7 @@ def test_a_stored_vector_that_is_none_spoils_nothing(path: Path, open_cache: Ope
 def test_a_place_where_no_file_can_be(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     place = {"a folder": tmp_path, "below a file": tmp_path / "file" / "cache.db"}.get(where, Path(where))
-    cache = SemanticCache(LocalStore(place), embedder=Words(), guards=False)
+    cache = SemanticCache(LocalStore(place), embedder=Words(), judge=NEAR)
     assert max(timed_miss(cache, f"question {n}") for n in range(5)) <= MOST_ADDED_S
     with pytest.raises(StoreError, match="cannot be"):
         cache.warm()

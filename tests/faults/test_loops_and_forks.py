@@ -17,7 +17,7 @@ from tests.faults.support import (
     capital,
     patient,
 )
-from tests.faults.words import Process, Words, found, human, keep, said
+from tests.faults.words import NEAR, Process, Words, found, human, keep, said
 from tests.servers import RedisServer
 
 
@@ -59,9 +59,9 @@ def test_fork_after_use(redis_server: RedisServer) -> None:
     code = """
 import asyncio, os, sys
 from costopt import RedisStore, SemanticCache
-from tests.faults.words import Words, found, human, keep, said
+from tests.faults.words import NEAR, Words, found, human, keep, said
 
-cache = SemanticCache(RedisStore(sys.argv[1]), embedder=Words(), guards=False).warm()
+cache = SemanticCache(RedisStore(sys.argv[1]), embedder=Words(), judge=NEAR).warm()
 keep(cache, "from the parent")
 request = human(cache, "an awaited one")
 asyncio.run(cache.aupdate(request, said("awaited")))
@@ -95,7 +95,7 @@ cache.close()
 def test_the_answer_is_stored_where_the_reader_looks(redis_server: RedisServer, tmp_path: Any) -> None:
     """Two namespaces and two stores do not see each other."""
     stores = [RedisStore(redis_server.url), RedisStore(redis_server.url, namespace="other"), LocalStore(tmp_path / "c")]
-    caches = [Core(store, embedder=Words(), guards=False).warm() for store in stores]
+    caches = [Core(store, embedder=Words(), judge=NEAR).warm() for store in stores]
     for number, cache in enumerate(caches):
         assert found(cache, QUESTION) is None
         keep(cache, QUESTION, f"answer {number}")

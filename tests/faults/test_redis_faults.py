@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage
 from costopt import RedisStore
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, aask, answer_to, ask, capital, median_lookup_s, questions, tier
-from tests.faults.words import MOST_ADDED_S, human, wait_for
+from tests.faults.words import MOST_ADDED_S, NEAR, human, wait_for
 from tests.servers import RedisServer, SlowProxy
 
 BREAKER_OPEN_S = 0.001
@@ -84,7 +84,7 @@ FAULTS = {
 @pytest.fixture
 def world(redis_server: RedisServer) -> Iterator[World]:
     with SlowProxy(redis_server) as proxy:
-        cache = SemanticCache(RedisStore(proxy.url)).warm()
+        cache = SemanticCache(RedisStore(proxy.url), judge=NEAR).warm()
         yield World(redis_server, proxy, cache, Model(cache=cache))
         cache.close()
 
@@ -167,7 +167,7 @@ def test_each_kind_of_failure_is_logged_once(world: World, caplog: pytest.LogCap
 
 def test_entries_and_index_survive_kill_9() -> None:
     with RedisServer(appendonly="yes") as server:
-        cache = SemanticCache(RedisStore(server.url)).warm()
+        cache = SemanticCache(RedisStore(server.url), judge=NEAR).warm()
         model = Model(cache=cache)
         question, reworded = capital(0)
         model.invoke(question)

@@ -15,7 +15,7 @@ import redis
 from costopt import LocalStore, RedisStore
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, answer_to, capital, questions, tier
-from tests.faults.words import Process, Words, wait_for
+from tests.faults.words import NEAR, Process, Words, wait_for
 
 CALLERS = 100
 QUESTION = "Who wrote the play Hamlet?"
@@ -27,10 +27,10 @@ from concurrent.futures import ThreadPoolExecutor
 from costopt import RedisStore
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, answer_to
-from tests.faults.words import Words
+from tests.faults.words import NEAR, Words
 
 url, question, seconds, callers = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-cache = SemanticCache(RedisStore(url), embedder=Words()).warm()
+cache = SemanticCache(RedisStore(url), embedder=Words(), judge=NEAR).warm()
 model = Model(cache=cache, seconds=seconds)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -112,7 +112,7 @@ def test_the_next_proceeds_when_the_leading_process_is_killed(redis_client: redi
         assert leader.line() == "ready"
         leader.send()
         wait_for(lambda: redis_client.keys("costopt:l:*"), "the leader holds its lease")
-        cache = SemanticCache(RedisStore(redis_url), embedder=Words()).warm()
+        cache = SemanticCache(RedisStore(redis_url), embedder=Words(), judge=NEAR).warm()
         model = Model(cache=cache)
         threading.Timer(0.3, leader.kill).start()
         started = time.monotonic()
@@ -126,9 +126,9 @@ def test_the_next_proceeds_when_the_leading_process_is_killed(redis_client: redi
 def test_an_answer_that_came_since_we_looked_is_not_paid_for_again(redis_client: redis.Redis, redis_url: str) -> None:
     """Between our exact look-up and our turn, another process answered and gave its lease back."""
     embedder = Words()
-    ours = SemanticCache(RedisStore(redis_url), embedder=embedder).warm()
+    ours = SemanticCache(RedisStore(redis_url), embedder=embedder, judge=NEAR).warm()
     other_embedder = Words()
-    other = SemanticCache(RedisStore(redis_url), embedder=other_embedder)
+    other = SemanticCache(RedisStore(redis_url), embedder=other_embedder, judge=NEAR)
     other_model, model = Model(cache=other), Model(cache=ours)
 
     def answered_meanwhile(texts: list[str]) -> object:

@@ -1,4 +1,7 @@
-"""A cache over each store, with the real embedder; patient, because what is tested here is not speed."""
+"""A cache over each store, with the real embedder; patient, because what is tested here is not speed.
+
+What is served is decided by similarity, for what is tested here is not the judge; `judge=None` is the default one.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from costopt import LocalStore, RedisStore
+from costopt import LocalStore, RedisStore, SimilarityJudge
 from langchain_costopt import SemanticCache
 
 MakeCache = Callable[..., SemanticCache]
+NEAR = SimilarityJudge(0.9)
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -24,7 +28,7 @@ def make_cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeC
 
     def make(**options: Any) -> SemanticCache:
         store = LocalStore(tmp_path / "cache.db") if request.param == "local" else RedisStore(url, timeout=5.0)
-        cache = SemanticCache(store, **{"time_budget": 10.0, **options}).warm()
+        cache = SemanticCache(store, **{"judge": NEAR, "time_budget": 10.0, **options}).warm()
         made.append(cache)
         return cache
 

@@ -19,14 +19,14 @@ from pydantic import BaseModel
 
 from costopt import ConfigError, LocalStore
 from langchain_costopt import SemanticCache, StreamCache
-from tests.langchain.conftest import MakeCache
+from tests.langchain.conftest import NEAR, MakeCache
 from tests.langchain.models import CountingModel, StreamingModel, numbered
 from tests.langchain.test_scope import PARAPHRASE, QUESTION, tier
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[SemanticCache]:
-    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), time_budget=10.0).warm()
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), judge=NEAR, time_budget=10.0).warm()
     yield cache
     cache.close()
 

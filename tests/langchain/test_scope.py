@@ -12,7 +12,7 @@ from pydantic import create_model
 
 from langchain_costopt import SemanticCache
 from langchain_costopt.messages import model_of
-from tests.langchain.conftest import MakeCache
+from tests.langchain.conftest import NEAR, MakeCache
 from tests.langchain.models import CountingModel
 
 QUESTION = "How do I reset my password?"
@@ -173,8 +173,9 @@ def test_many_neighbours_of_other_scopes_do_not_hide_a_valid_hit(make_cache: Mak
     assert tier(ask(model, SystemMessage("You are the one."), HumanMessage(PARAPHRASE))) == "semantic"
 
 
-def test_near_misses_are_not_served(make_cache: MakeCache) -> None:
-    model = CountingModel(cache=make_cache())
+@pytest.mark.parametrize("judge", [NEAR, None], ids=["similarity", "default"])
+def test_near_misses_are_not_served(make_cache: MakeCache, judge: Any) -> None:
+    model = CountingModel(cache=make_cache(judge=judge))
     for asked, near in [
         ("What are the top 5 films of 2019?", "What are the top 10 films of 2019?"),
         ("Convert 10 miles to kilometres", "Convert 10 kilometres to miles"),

@@ -1,8 +1,9 @@
 """Semantic caching: never pay twice for one question. See `SemanticCache`."""
 
 from costopt.caching.answer import Answer
-from costopt.caching.judge import Judge, SimilarityJudge, Verdict
+from costopt.caching.judge import CrossEncoderJudge, Judge, PairModel, SimilarityJudge, Verdict
 from costopt.caching.local_store import LocalStore
+from costopt.caching.policy import Policy
 from costopt.caching.redis_store import RedisStore
 from costopt.caching.request import CacheRequest, build_request
 from costopt.caching.results import CacheHit, CacheStats
@@ -14,8 +15,11 @@ __all__ = [
     "CacheHit",
     "CacheRequest",
     "CacheStats",
+    "CrossEncoderJudge",
     "Judge",
     "LocalStore",
+    "PairModel",
+    "Policy",
     "RedisStore",
     "SemanticCache",
     "SimilarityJudge",

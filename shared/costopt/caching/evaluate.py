@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from costopt.caching.judge import Judge
+from costopt.caching.judge import Judge, floor_of, for_all
 from costopt.caching.request import normalise
 from costopt.embedding import Embedder, fits
 from costopt.errors import ConfigError
@@ -36,7 +36,7 @@ class Evaluation:
         served: How many were served from the cache.
         right: How many of those want the same answer.
         exact: How many of the served ones are the same text.
-        vetoed: Why neighbours were not served, by reason; similarities apart.
+        vetoed: How many neighbours a guard kept back, by its name.
     """
 
     pairs: int
@@ -78,11 +78,13 @@ class Evaluation:
         }
 
 
-def evaluate(pairs: Iterable[Pair], embedder: Embedder, judge: Judge) -> Evaluation:
+def evaluate(
+    pairs: Iterable[Pair], embedder: Embedder, judge: Judge, *, min_similarity: float | None = None
+) -> Evaluation:
     """Store `a`, ask `b`, for each pair by itself, and count.
 
     The decisions are those of `SemanticCache`: equal text is served exactly, text beyond the embedder's window
-    is not matched loosely, everything else goes to the judge.
+    is not matched loosely, what is nearer than `min_similarity` (the judge's own by default) goes to the judge.
 
     Raises:
         ConfigError: If there are no pairs.
@@ -96,30 +98,41 @@ def evaluate(pairs: Iterable[Pair], embedder: Embedder, judge: Judge) -> Evaluat
     counts: Counter[str] = Counter()
     vetoed: Counter[str] = Counter()
     batch: list[Pair] = []
+    floor = floor_of(judge) if min_similarity is None else min_similarity
     for pair in pairs:
         batch.append(pair)
         if len(batch) == _BATCH:
-            _count(batch, embedder, judge, counts, vetoed)
+            _count(batch, embedder, judge, floor, counts, vetoed)
             batch = []
     if batch:
-        _count(batch, embedder, judge, counts, vetoed)
+        _count(batch, embedder, judge, floor, counts, vetoed)
     if not counts["pairs"]:
         raise ConfigError('there are no pairs: give lines of {"a": "...", "b": "...", "same": true}')
     return Evaluation(counts["pairs"], counts["same"], counts["served"], counts["right"], counts["exact"], dict(vetoed))
 
 
-def _count(batch: Sequence[Pair], embedder: Embedder, judge: Judge, counts: Counter[str], vetoed: Counter[str]) -> None:
+def _count(
+    batch: Sequence[Pair],
+    embedder: Embedder,
+    judge: Judge,
+    floor: float,
+    counts: Counter[str],
+    vetoed: Counter[str],
+) -> None:
     texts = [(normalise(pair.a), normalise(pair.b)) for pair in batch]
     vectors = embedder.embed([text for both in texts for text in both])
+    questions: dict[int, tuple[str, list[tuple[str, float]]]] = {}
+    for i, (stored, asked) in enumerate(texts):
+        similarity = float(vectors[2 * i] @ vectors[2 * i + 1])
+        loosely = stored != asked and stored and asked and similarity >= floor
+        if loosely and fits(embedder, stored) and fits(embedder, asked):
+            questions[i] = asked, [(stored, similarity)]
+    verdicts = dict(zip(questions, for_all(judge)(list(questions.values())), strict=True))
     for i, (pair, (stored, asked)) in enumerate(zip(batch, texts, strict=True)):
         exact = stored == asked
-        served = exact
-        if not exact and stored and asked and fits(embedder, stored) and fits(embedder, asked):
-            similarity = float(vectors[2 * i] @ vectors[2 * i + 1])
-            verdict = judge.judge(asked, [(stored, similarity)])[0]
-            served = verdict.accepted
-            if not served and not verdict.reason.startswith("similarity"):
-                vetoed[verdict.reason] += 1
+        served = exact or (i in verdicts and verdicts[i][0].accepted)
+        if i in verdicts and verdicts[i][0].reason.startswith("guard"):
+            vetoed[verdicts[i][0].reason] += 1
         counts.update(pairs=1, same=pair.same, exact=exact, served=served, right=served and pair.same)
 
 

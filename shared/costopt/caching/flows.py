@@ -21,10 +21,13 @@ from costopt.caching.breaker import CircuitBreaker
 from costopt.caching.entry import Entry, decode, encode
 from costopt.caching.flight import Caller, Flights, Landed
 from costopt.caching.forks import fork_aware
-from costopt.caching.judge import Judge, SimilarityJudge
+from costopt.caching.judge import Judge
+from costopt.caching.judging import Judging, wait
 from costopt.caching.lease import LEASE_S, LeaseKeeper
+from costopt.caching.online import encode_evidence
 from costopt.caching.request import CacheRequest
 from costopt.caching.results import CacheHit, Tally, Tier
+from costopt.caching.shadow import Shadow
 from costopt.caching.steps import Flow, Step
 from costopt.caching.store import Neighbour, Record, Store, Vector
 from costopt.embedding import SharedEmbedder
@@ -48,7 +51,6 @@ _READS = ("lookup", "search")
 _POLL_S = 0.05
 _LONGEST_FLIGHT_S = 60.0
 _FLUSH_S = 5.0
-_SHADOW_HITS = 1000
 _GIVEN_UP = 256
 
 T = TypeVar("T")
@@ -61,10 +63,11 @@ class CacheFlows:
         store: Where entries lie.
         embedder: Turns texts into vectors; None for the exact tier only.
         judge: Decides on neighbours.
-        floor: Least cosine similarity at which a neighbour is shown to the judge.
+        floor: Least cosine similarity at which a neighbour is shown to the judge; None for the judge's own.
         ttl: Seconds until an answer expires; None for ever.
         tags: The labels of an answer that is stored now.
         shadow: Record hits, serve none.
+        same_answer: Whether two answers say the same, for shadow mode; None if that cannot be told.
         single_flight: Share the model call of callers who ask the same at once.
         time_budget: Seconds a lookup may take.
     """
@@ -75,14 +78,15 @@ class CacheFlows:
         embedder: SharedEmbedder | None,
         judge: Judge,
         *,
-        floor: float,
+        floor: float | None,
         ttl: float | None,
         tags: Callable[[], Sequence[str]],
         shadow: bool,
+        same_answer: Callable[[Answer, Answer], bool | None],
         single_flight: bool,
         time_budget: float,
     ) -> None:
-        self.shadow_hits: deque[CacheHit] = deque(maxlen=_SHADOW_HITS)
+        self.shadow = Shadow(same_answer)
         self._store = store
         self._embedder = embedder
         self._judge = judge
@@ -100,6 +104,7 @@ class CacheFlows:
         self.tally = Tally()
         self._store_breaker = CircuitBreaker()
         self._embedder_breaker = CircuitBreaker()
+        self.judging = Judging(self._judge, self._floor, self._evidence, self._patience_for_loading, self.stepped_over)
         self._flights = Flights(_LONGEST_FLIGHT_S)
         self._leases = LeaseKeeper(self._store)
         self._flush_lock = threading.Lock()
@@ -171,20 +176,14 @@ class CacheFlows:
             ),
         )
         candidates = self._candidates(found, request)
-        if not candidates:
+        choice = (yield from self.judging.choose(request, candidates, deadline)) if candidates else None
+        if choice is None:
             return None
-        asked, texts = (
-            request.text or "",
-            [(entry.text or "", similarity) for entry, similarity in candidates],
-        )
-        try:
-            verdicts = yield Step(lambda: self._judge.judge(asked, texts), lambda: self._ajudge(asked, texts))
-            for (entry, similarity), verdict in zip(candidates, verdicts, strict=True):
-                if verdict.accepted:
-                    return _hit(entry, request, "semantic", similarity, verdict.reason)
-        except Exception as error:
-            self.stepped_over("judge", error)
-        return None
+        if self._shadow:
+            self.shadow.keep(request, choice)
+        if not choice.accepted:
+            return None
+        return _hit(choice.entry, request, "semantic", choice.similarity, choice.reason, choice.probability)
 
     def _other_process(self, request: CacheRequest, caller: Caller) -> Flow[CacheHit | None]:
         """Take the lease on this question, or wait for the process that holds it."""
@@ -240,8 +239,34 @@ class CacheFlows:
         step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
         if (yield from self._ask_store("update", step)):
             self.tally.count("stored")
+        if self._shadow:
+            yield from self._learn(request, made[0].answer)
         if self._flush_is_due():
             yield from self.flush()
+
+    def _learn(self, request: CacheRequest, answer: Answer) -> Flow[None]:
+        """In shadow mode: was the answer that would have been served the one that the model gave?"""
+        try:
+            compared = yield from self.shadow.compare(request, answer)
+        except Exception as error:
+            self.stepped_over("compare", error)
+            return
+        if compared is None:
+            return
+        evidence, accepted = compared
+        if accepted:
+            self.tally.count("agreed" if evidence.same else "disagreed")
+        row = encode_evidence(evidence)
+        add = _aside(lambda: self._store.add_evidence(request.tenant, request.scope, row))
+        yield from self._ask_store("evidence", add)
+        self.judging.forget(request.scope)
+
+    def _evidence(self, request: CacheRequest) -> Flow[Sequence[bytes] | None]:
+        if self._pace > _LEISURE_SHARE * self._time_budget:
+            return None  # a round trip that can be left out
+        read = _aside(lambda: self._store.evidence(request.tenant, request.scope))
+        rows: Sequence[bytes] | None = yield from self._ask_store("evidence", read)
+        return rows
 
     def _record(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> tuple[Entry, bytes] | None:
         """The entry and its encoding; None if it must not be kept."""
@@ -279,12 +304,12 @@ class CacheFlows:
         future: Future[Vector] | None = None
         try:
             if not embedder.ready:
-                yield _wait(embedder.submit("load"), self._patience_for_loading(started))
+                yield wait(embedder.submit("load"), self._patience_for_loading(started))
                 deadline += time.monotonic() - started
             if not embedder.fits(text):
                 return None
             future = embedder.submit(text)
-            vector: Vector | None = yield _wait(future, max(_SLOW_S, deadline - time.monotonic() - _SEARCH_SHARE_S))
+            vector: Vector | None = yield wait(future, max(_SLOW_S, deadline - time.monotonic() - _SEARCH_SHARE_S))
         except Exception as error:
             if future is not None:
                 # What nobody waits for need not be computed.
@@ -374,7 +399,8 @@ class CacheFlows:
     def _candidates(self, found: Sequence[Neighbour] | None, request: CacheRequest) -> list[tuple[Entry, float]]:
         """What may be judged: near, of this scope, readable; the nearest first."""
         # Most neighbours are too far: they are not worth decoding. NaN is not within, either.
-        near = (n for n in found or () if self._floor <= n.similarity <= _LARGEST_COSINE)
+        floor = self.judging.floor
+        near = (n for n in found or () if floor <= n.similarity <= _LARGEST_COSINE)
         pairs = ((self._decoded(neighbour.data), neighbour.similarity) for neighbour in near)
         candidates = [
             (entry, similarity)
@@ -400,7 +426,7 @@ class CacheFlows:
     def _served(self, hit: CacheHit | None) -> CacheHit | None:
         if hit is not None and self._shadow:
             self.tally.count("shadow")
-            self.shadow_hits.append(hit)
+            self.shadow.hits.append(hit)
             return None
         if hit is not None:
             self.tally.hit(hit)
@@ -420,14 +446,15 @@ class CacheFlows:
             tags=tuple(self._tags()),
         )
 
-    async def _ajudge(self, asked: str, texts: list[tuple[str, float]]) -> Any:
-        # The default judge takes microseconds; any other may run a model.
-        if isinstance(self._judge, SimilarityJudge):
-            return self._judge.judge(asked, texts)
-        return await asyncio.to_thread(self._judge.judge, asked, texts)
 
-
-def _hit(entry: Entry, request: CacheRequest, tier: Tier, similarity: float, reason: str) -> CacheHit:
+def _hit(
+    entry: Entry,
+    request: CacheRequest,
+    tier: Tier,
+    similarity: float,
+    reason: str,
+    probability: float | None = None,
+) -> CacheHit:
     return CacheHit(
         answer=entry.answer,
         tier=tier,
@@ -439,11 +466,9 @@ def _hit(entry: Entry, request: CacheRequest, tier: Tier, similarity: float, rea
         request_key=request.key,
         tenant=entry.tenant,
         age=max(0.0, time.time() - entry.created),
+        scope=entry.scope,
+        probability=probability,
     )
-
-
-def _wait(future: Future[Vector], seconds: float) -> Step:
-    return Step(lambda: future.result(seconds), lambda: asyncio.wrap_future(future), seconds)
 
 
 def _aside(run: Callable[[], Any]) -> Step:

@@ -16,7 +16,7 @@ Every pattern is linear in the text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from costopt.caching.features import MEASURES, PASSAGE_WORDS, Features, canonical, content, features
@@ -30,7 +30,7 @@ from costopt.caching.lexicon import (
     UN,
 )
 
-__all__ = ["GUARDS", "MAX_CHARS", "Features", "features", "veto"]
+__all__ = ["GUARDS", "MAX_CHARS", "READ", "Features", "features", "overlap", "veto"]
 
 MAX_CHARS = 4000
 """Longer texts are not looked at: the cache serves texts beyond the embedding's window on exact match only."""
@@ -44,9 +44,15 @@ def _apart(one: frozenset[str] | set[str], two: frozenset[str] | set[str]) -> bo
 
 
 def _number(a: Features, b: Features) -> bool:
-    if not (a.numbers <= b.numbers | b.perhaps_numbers and b.numbers <= a.numbers | a.perhaps_numbers):
-        return True
-    return _apart(a.dates, b.dates)
+    return (_lone_numbers(a, b) and _lone_numbers(b, a)) or _apart(a.dates, b.dates)
+
+
+def _number_missing(a: Features, b: Features) -> bool:
+    return _lone_numbers(a, b) or _lone_numbers(b, a)
+
+
+def _lone_numbers(a: Features, b: Features) -> bool:
+    return not a.numbers <= b.numbers | b.perhaps_numbers
 
 
 def _unit(a: Features, b: Features) -> bool:
@@ -243,6 +249,7 @@ def _rest(of: Features, shared: frozenset[int]) -> set[str]:
 GUARDS: Mapping[str, Callable[[Features, Features], bool]] = MappingProxyType(
     {
         "number": _number,
+        "number missing": _number_missing,
         "unit": _unit,
         "quote": _quote,
         "language": _other_language,
@@ -256,7 +263,11 @@ GUARDS: Mapping[str, Callable[[Features, Features], bool]] = MappingProxyType(
 """Every guard by name, in the order in which `veto` asks them; True forbids."""
 
 
-def veto(asked: str, cached: str) -> str | None:
+READ = frozenset(("number missing",))
+"""What a judge that reads both texts decides better: whether a number that only one of them has matters."""
+
+
+def veto(asked: str, cached: str, *, leave: Collection[str] = ()) -> str | None:
     """Which guard forbids to answer one text with what was answered to the other.
 
     Symmetric in its arguments, and never raises. Texts over `MAX_CHARS` characters are not looked at.
@@ -264,6 +275,7 @@ def veto(asked: str, cached: str) -> str | None:
     Args:
         asked: The text asked now.
         cached: The text whose answer is in the cache.
+        leave: Guards that are not asked.
 
     Returns:
         The name of the first guard in `GUARDS` that forbids it, or None if none does.
@@ -275,4 +287,17 @@ def veto(asked: str, cached: str) -> str | None:
     if asked == cached or max(len(asked), len(cached)) > MAX_CHARS:
         return None
     a, b = features(asked), features(cached)
-    return next((name for name, forbids in GUARDS.items() if forbids(a, b)), None)
+    return next((name for name, forbids in GUARDS.items() if name not in leave and forbids(a, b)), None)
+
+
+def overlap(one: str, other: str) -> float:
+    """Share of the words of two texts that both have, in [0, 1] (Jaccard); 1 for texts over `MAX_CHARS`.
+
+    Example:
+        >>> overlap("front brakes of a van", "rear brakes of a van")
+        0.6
+    """
+    if max(len(one), len(other)) > MAX_CHARS:
+        return 1.0
+    a, b = set(features(one).words), set(features(other).words)
+    return len(a & b) / max(1, len(a | b))

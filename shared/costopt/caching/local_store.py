@@ -19,7 +19,7 @@ from costopt.caching.forks import fork_aware
 from costopt.caching.local_index import LocalIndex
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.sqlite import Connection, errors
-from costopt.caching.store import Neighbour, Record, Selector, StoreSize, Vector
+from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
 from costopt.errors import ConfigError, StoreError
 
 __all__ = ["DEFAULT_MAX_BYTES", "LocalStore"]
@@ -172,6 +172,24 @@ class LocalStore:
                 db.executemany("INSERT OR IGNORE INTO rejected VALUES (?, ?)", ((key, other), (other, key)))
             else:
                 self._forget(db, "key = ? AND tenant = ?", (key, tenant), bulk=False)
+
+    def add_evidence(self, tenant: str, scope: str, data: bytes) -> None:
+        """Keep what turned out of a pair of this scope; of older ones, only so many."""
+        with self._write() as db:
+            db.execute("INSERT INTO evidence (scope, data) VALUES (?, ?)", (scope, data))
+            db.execute(
+                "DELETE FROM evidence WHERE scope = ?1 AND seq NOT IN "
+                "(SELECT seq FROM evidence WHERE scope = ?1 ORDER BY seq DESC LIMIT ?2)",
+                (scope, MAX_EVIDENCE),
+            )
+
+    def evidence(self, tenant: str, scope: str) -> list[bytes]:
+        """What turned out of the pairs of this scope."""
+        return [row[0] for row in self._read("SELECT data FROM evidence WHERE scope = ? ORDER BY seq", (scope,))]
+
+    def all_evidence(self) -> list[bytes]:
+        """What turned out of all pairs."""
+        return [row[0] for row in self._read("SELECT data FROM evidence ORDER BY seq", ())]
 
     def remove(self, selector: Selector) -> int:
         """Remove the entries that match, and say how many."""

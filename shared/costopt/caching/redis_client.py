@@ -17,7 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from costopt.errors import ConfigError, StoreTimeoutError
 
-__all__ = ["Clients", "decoded", "run_within"]
+__all__ = ["Clients", "decoded", "index_schema", "run_within"]
+
+_EXPANSION_SEARCH = 64
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel")
 _HOUSEKEEPING_S = 5.0
@@ -342,3 +344,22 @@ def _check(url: str) -> None:
 
 def _without_password(url: str) -> str:
     return url.rpartition("@")[2] if "@" in url else url
+
+
+def index_schema(name: str, prefix: str, dimension: int) -> Any:
+    """The index of one embedder's entries (and, in a cluster, of one tenant's)."""
+    from redisvl.schema import IndexSchema
+
+    vector = {
+        "algorithm": "hnsw",
+        "dims": dimension,
+        "distance_metric": "cosine",
+        "datatype": "float32",
+        "m": 16,
+        "ef_construction": 200,
+        "ef_runtime": _EXPANSION_SEARCH,
+    }
+    # The prefix ends in its own separator; RedisVL would add none, and we never let it.
+    index = {"name": name, "prefix": prefix, "key_separator": "", "storage_type": "hash"}
+    # `remove` scans, so nothing else needs an index.
+    return IndexSchema.from_dict({"index": index, "fields": [{"name": "vector", "type": "vector", "attrs": vector}]})

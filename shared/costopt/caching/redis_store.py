@@ -3,6 +3,7 @@
     <namespace>:e:<space>:{<tenant>}:<key>   hash    entry, vector, and the tags that `remove` goes by
     <namespace>:r:{<tenant>}:<key>           set     keys never to be matched with this one
     <namespace>:l:{<tenant>}:<key>           string  lease: who is asking the model right now
+    <namespace>:v:{<tenant>}:<scope>         list    pairs of which it turned out whether they want one answer
     <namespace>:totals                       hash    sums for `costopt cache stats`
 
 `<space>` is a digest of the embedder and this layout, `<tenant>` and `<key>` are digests: nothing a user wrote
@@ -20,17 +21,16 @@ from typing import Any, TypeVar
 
 from costopt.caching.entry import Entry
 from costopt.caching.forks import fork_aware
-from costopt.caching.redis_client import Clients, decoded, run_within
+from costopt.caching.redis_client import Clients, decoded, index_schema, run_within
 from costopt.caching.redis_replies import batches, failures, neighbours, translated, unless_index_is_missing
 from costopt.caching.request import CacheRequest, digest
-from costopt.caching.store import Neighbour, Record, Selector, StoreSize, Vector
+from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
 from costopt.caching.vector import SALT_DIMENSIONS, salted
 from costopt.errors import ConfigError, StoreError, require
 
 __all__ = ["RedisStore"]
 
 _LAYOUT_VERSION = 1
-_EXPANSION_SEARCH = 64
 _RECREATE_EVERY_S = 1.0
 # For connecting when somebody said to connect now.
 _PATIENCE_S = 5.0
@@ -207,6 +207,31 @@ class RedisStore:
 
         self._run(write)
 
+    def add_evidence(self, tenant: str, scope: str, data: bytes) -> None:
+        """Keep what turned out of a pair of this scope; of older ones, only so many."""
+
+        def write(redis: Any) -> None:
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.rpush(self._key("v", tenant, scope), data)
+            pipeline.ltrim(self._key("v", tenant, scope), -MAX_EVIDENCE, -1)
+            pipeline.execute()
+
+        self._run(write)
+
+    def evidence(self, tenant: str, scope: str) -> list[bytes]:
+        """What turned out of the pairs of this scope."""
+        rows = self._run(lambda redis: redis.lrange(self._key("v", tenant, scope), 0, -1))
+        return [decoded(row) or b"" for row in rows]
+
+    def all_evidence(self) -> list[bytes]:
+        """What turned out of all pairs; scans."""
+        try:
+            redis = self._clients.housekeeping
+            keys = list(redis.scan_iter(match=f"{self._namespace}:v:*", count=1000))
+            return [decoded(row) or b"" for key in keys for row in redis.lrange(key, 0, -1)]
+        except failures() as error:
+            raise translated(error) from error
+
     def remove(self, selector: Selector) -> int:
         """Remove the entries that match, and say how many. Reads every entry's tags: seconds per 100,000.
 
@@ -332,31 +357,9 @@ class RedisStore:
     # -- the index -------------------------------------------------------------------------------------
 
     def _schema(self, tenant: str) -> Any:
-        from redisvl.schema import IndexSchema
-
         shard = f"{{{tenant}}}:" if self._clients.cluster else ""
-        vector = {
-            "algorithm": "hnsw",
-            "dims": self._dimension + SALT_DIMENSIONS,
-            "distance_metric": "cosine",
-            "datatype": "float32",
-            "m": 16,
-            "ef_construction": 200,
-            "ef_runtime": _EXPANSION_SEARCH,
-        }
-        return IndexSchema.from_dict(
-            {
-                "index": {
-                    "name": self._index_name(tenant),
-                    "prefix": f"{self._namespace}:e:{self._space}:{shard}",
-                    # The prefix ends in its own separator; RedisVL would add none, and we never let it.
-                    "key_separator": "",
-                    "storage_type": "hash",
-                },
-                # `remove` scans, so nothing else needs an index.
-                "fields": [{"name": "vector", "type": "vector", "attrs": vector}],
-            }
-        )
+        prefix = f"{self._namespace}:e:{self._space}:{shard}"
+        return index_schema(self._index_name(tenant), prefix, self._dimension + SALT_DIMENSIONS)
 
     def _due(self, tenant: str) -> bool:
         """Whether to try to create the index now; not again and again by everybody who misses it."""

@@ -34,6 +34,8 @@ class CacheHit:
         request_key: Address the question itself has; differs from `key` in the semantic tier.
         tenant: Digest of the tenant.
         age: Seconds since the answer was given.
+        scope: Digest of everything that matched exactly.
+        probability: How likely both texts want the same answer, in [0, 1], as far as the judge says.
     """
 
     answer: Answer
@@ -46,6 +48,8 @@ class CacheHit:
     request_key: str
     tenant: str
     age: float
+    scope: str = ""
+    probability: float | None = None
 
     def __str__(self) -> str:
         avoided = self.answer.cost
@@ -66,6 +70,8 @@ class CacheStats:
         semantic: Hits on another text, accepted by the judge.
         in_flight: Answers shared with a caller who asked the same at the same moment.
         shadow: Hits found and not served (`shadow=True`).
+        agreed: Of the semantic ones among those, how many the model then answered alike.
+        disagreed: How many it answered otherwise; what is in neither could not be told.
         stored: Answers kept.
         refused: Answers not kept, by reason ("truncated", "empty", "too_large", ...).
         failures: Operations that failed and were stepped over, by kind ("lookup: StoreTimeoutError", ...).
@@ -80,6 +86,8 @@ class CacheStats:
     semantic: int
     in_flight: int
     shadow: int
+    agreed: int
+    disagreed: int
     stored: int
     rejected: int
     saved_tokens: int

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
+from costopt.caching.agreement import Agreement
 from costopt.caching.answer import Answer
 from costopt.caching.flight import Caller
 from costopt.caching.flows import CacheFlows
-from costopt.caching.judge import Judge, SimilarityJudge
+from costopt.caching.judge import Judge, PairModel, SimilarityJudge, as_judge
+from costopt.caching.online import Evidence, encode_evidence
+from costopt.caching.policy import Policy
 from costopt.caching.request import CacheRequest, Message, Split, build_request, digest
 from costopt.caching.results import CacheHit, CacheStats
 from costopt.caching.steps import adrive, drive
@@ -18,10 +22,9 @@ from costopt.caching.store import Selector, Store, StoreSize
 from costopt.embedding import DEFAULT_SPACE, Embedder, SharedEmbedder, default_embedder
 from costopt.errors import ConfigError
 
-__all__ = ["DEFAULT_MIN_SIMILARITY", "DEFAULT_TTL_S", "SemanticCache", "selector"]
+__all__ = ["DEFAULT_TTL_S", "SemanticCache", "selector"]
 
 DEFAULT_TTL_S = 24 * 3600.0
-DEFAULT_MIN_SIMILARITY = 0.9
 
 T = TypeVar("T")
 
@@ -33,10 +36,15 @@ class SemanticCache:
         store: Where the entries lie; by default Redis if `COSTOPT_REDIS_URL` or `REDIS_URL` is set, else a
             file in the user's cache folder. A string is a Redis URL.
         embedder: Turns texts into vectors; by default the MiniLM that all of costopt shares.
-        judge: Who decides whether a similar question wants the same answer; by default `SimilarityJudge`.
-        min_similarity: Least cosine similarity, in [0, 1], at which a stored question is shown to the judge.
-            To switch the semantic tier off, give `exact_only=True`.
-        guards: Whether the default judge heeds the guards (numbers, names, negation, ...).
+        judge: Who decides whether a similar question wants the same answer: a `Judge`, or a model that scores
+            pairs (a `sentence_transformers.CrossEncoder`, or a function of (asked, cached) that returns a
+            probability); by default the MiniLM that comes with the package, see `CrossEncoderJudge`.
+        max_error: Share of the answers served by the semantic tier that may be wrong, in [0, 1), as expected on
+            traffic like that the policy was fitted to; 0 serves the same text only. Default 0.05.
+        policy: File written by `costopt cache tune`, which knows your traffic better, or a `Policy`.
+        min_similarity: Least cosine similarity, in [0, 1], at which a stored question is shown to the judge;
+            by default the judge's own. To switch the semantic tier off, give `exact_only=True`.
+        guards: Whether a different number, name, negation and the like forbids serving.
         exact_only: Serve the same text only; nothing is embedded.
         tenant: Whose questions these are, or a function that tells: it is asked before and after the model
             call, and must say the same (a `ContextVar` does). Answers are never shared between tenants.
@@ -44,7 +52,9 @@ class SemanticCache:
         tags: Labels for `invalidate`, or a function that tells at each call.
         split: How to part a prompt that carries context into (context, question): a marker that stands
             before the question, or a function. The context must then match exactly, the question loosely.
-        shadow: Look up and record, serve nothing: what would this cache do to my traffic?
+        shadow: Look up and record, serve nothing: what would this cache do to my traffic? What it would have
+            served is compared with what the model then answers, and the thresholds learn from that.
+        same_answer: Whether two answers say the same, for `shadow`; by default `Agreement` with the embedder.
         single_flight: Whether callers who ask the same at the same moment share one model call.
         time_budget: Seconds a lookup may take before it counts as a miss.
 
@@ -67,8 +77,10 @@ class SemanticCache:
         store: Store | str | None = None,
         *,
         embedder: Embedder | None = None,
-        judge: Judge | None = None,
-        min_similarity: float = DEFAULT_MIN_SIMILARITY,
+        judge: Judge | PairModel | Callable[[str, str], float] | None = None,
+        max_error: float | None = None,
+        policy: Policy | str | os.PathLike[str] | None = None,
+        min_similarity: float | None = None,
         guards: bool = True,
         exact_only: bool = False,
         tenant: str | Callable[[], str] = "default",
@@ -76,11 +88,16 @@ class SemanticCache:
         tags: Sequence[str] | Callable[[], Sequence[str]] = (),
         split: Split | None = None,
         shadow: bool = False,
+        same_answer: Callable[[Answer, Answer], bool | None] | None = None,
         single_flight: bool = True,
         time_budget: float = 0.25,
     ) -> None:
         _check(ttl, tenant, tags, time_budget)
-        by_similarity = SimilarityJudge(min_similarity, guards)
+        if min_similarity is not None:
+            SimilarityJudge(min_similarity)  # for its checks
+        decides = as_judge(judge, max_error=max_error, policy=policy, guards=guards) if not exact_only else None
+        # Nothing that is judged would be served, so nothing is embedded, either.
+        exact_only = exact_only or max_error == 0
         self.store = _store(store)
         self._embedder = None if exact_only and embedder is None else _shared(embedder)
         name, dimension = DEFAULT_SPACE if self._embedder is None else (self._embedder.name, self._embedder.dimension)
@@ -92,11 +109,12 @@ class SemanticCache:
         self._flows = CacheFlows(
             self.store,
             self._embedder,
-            judge or by_similarity,
-            floor=by_similarity.min_similarity,
+            decides or SimilarityJudge(1.0),
+            floor=min_similarity,
             ttl=ttl,
             tags=tags if callable(tags) else lambda: tags,
             shadow=shadow,
+            same_answer=same_answer or Agreement(self._embedder),
             single_flight=single_flight,
             time_budget=time_budget,
         )
@@ -151,13 +169,26 @@ class SemanticCache:
         Raises:
             StoreError: If the store cannot be reached; the rejection is then not recorded.
         """
-        self.reject_match(hit.tenant, hit.request_key, hit.key)
+        self.reject_match(hit.tenant, hit.request_key, hit.key, hit.scope, hit.asked, hit.cached, hit.probability)
 
-    def reject_match(self, tenant: str, request_key: str, key: str) -> None:
+    def reject_match(
+        self,
+        tenant: str,
+        request_key: str,
+        key: str,
+        scope: str = "",
+        asked: str | None = None,
+        cached: str | None = None,
+        probability: float | None = None,
+    ) -> None:
         """`reject`, by the fields of a hit of the same names."""
         if request_key != key:
             self.store.reject(tenant, request_key, key)
         self.store.reject(tenant, key, "")
+        if scope and asked and cached and probability is not None:
+            evidence = Evidence(asked, cached, same=False, probability=probability)
+            self.store.add_evidence(tenant, scope, encode_evidence(evidence))
+            self._flows.judging.forget(scope)
         self._flows.tally.count("rejected")
 
     def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
@@ -188,6 +219,7 @@ class SemanticCache:
         self.store.open()
         if self._embedder is not None:
             self._embedder.embed_one("warm")
+            self._flows.judging.warm()
         return self
 
     def stats(self) -> CacheStats:
@@ -197,7 +229,7 @@ class SemanticCache:
     @property
     def shadow_hits(self) -> deque[CacheHit]:
         """With `shadow=True`, the last 1,000 hits that would have been served."""
-        return self._flows.shadow_hits
+        return self._flows.shadow.hits
 
     def size(self) -> StoreSize:
         """How much lies in the store, of all tenants."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from costopt import Answer, CacheHit, LocalStore, RedisStore, SemanticCache, Usage
+from costopt import Answer, CacheHit, LocalStore, RedisStore, SemanticCache, SimilarityJudge, Usage
 
 SCRIPT = [
     ("ask", "How do I reset my password?"),
@@ -34,7 +34,7 @@ def caches(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         stores: list[Any] = [RedisStore(url, namespace=name, timeout=5.0) for name in ("costopt-a", "costopt-b")]
     else:
         stores = [LocalStore(tmp_path / name) for name in ("a", "b")]
-    return [SemanticCache(store, time_budget=10.0).warm() for store in stores]
+    return [SemanticCache(store, judge=SimilarityJudge(0.9), time_budget=10.0).warm() for store in stores]
 
 
 def shown(hit: CacheHit | None) -> Any:
