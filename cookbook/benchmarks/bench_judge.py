@@ -160,8 +160,8 @@ def _notes(options: Options, sets: Sequence[HeldOut], bench: _Bench) -> list[str
         ),
         (
             "The error of a set depends on how many near misses are in it: of the medical near misses every negative "
-            "pair was written to be mistaken, the neighbours are what a cache meets most. What the policy assumes is in "
-            "its `about`."
+            "pair was written to be mistaken, the neighbours are what a cache meets most. What the policy assumes is "
+            "in its `about`."
         ),
     ]
     rows = read_rows(options, _PUBLIC[0])

@@ -28,8 +28,8 @@ __all__ = ["run"]
 
 _QUESTIONS = 200
 _ABOUT_PAIRS = (
-    "Of the development halves, the pairs that were used neither to train nor to calibrate the judge; pair by pair. A cosine without guards is "
-    "what a plain vector cache decides by."
+    "Of the development halves, the pairs that were used neither to train nor to calibrate the judge; pair by pair. A "
+    "cosine without guards is what a plain vector cache decides by."
 )
 _SYSTEM = (
     "You are the support assistant of a bank. Be brief, polite and exact. Answer from the handbook only; where it "
