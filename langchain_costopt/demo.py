@@ -39,6 +39,7 @@ _SAMPLE = "requests.jsonl"
 # What the simulated provider would take to answer; nobody waits for it.
 _FIRST_TOKEN_S = 0.4
 _TOKENS_PER_S = 60.0
+_PATIENCE_S = 10.0
 
 
 class SimulatedChatModel(BaseChatModel):
@@ -281,8 +282,14 @@ def _cache(redis: str | None, options: dict[str, Any] | None, tenant: list[str])
         return
     with tempfile.TemporaryDirectory() as folder:
         # A namespace of its own: the demo must never meet, or remove, what an application has stored.
-        store = RedisStore(redis, namespace="costopt-demo") if redis else LocalStore(Path(folder) / "demo.db")
-        cache = SemanticCache(store, tenant=lambda: tenant[0], **options)
+        # What is shown is what is decided: on a busy machine, too, nothing may be missed for want of time.
+        patient = {"time_budget": _PATIENCE_S, **options}
+        store = (
+            RedisStore(redis, namespace="costopt-demo", timeout=_PATIENCE_S)
+            if redis
+            else LocalStore(Path(folder) / "demo.db")
+        )
+        cache = SemanticCache(store, tenant=lambda: tenant[0], **patient)
         cache.warm()
         cache.clear()
         try:

@@ -40,6 +40,12 @@ class Batcher(Generic[Q, A]):
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._passes = [0]  # shared with the thread, which does not know `self`
+
+    @property
+    def passes(self) -> int:
+        """Batches answered so far; whoever waits in vain can tell a long queue from a function that hangs."""
+        return self._passes[0]
 
     def submit(self, question: Q) -> Future[A]:
         """Ask, and return at once; the future fails with whatever the function raised."""
@@ -47,7 +53,7 @@ class Batcher(Generic[Q, A]):
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 # The thread does not know `self`, so that a dropped batcher can go.
-                arguments = (self._queue, self._answer, self._max_batch)
+                arguments = (self._queue, self._answer, self._max_batch, self._passes)
                 self._thread = threading.Thread(target=_serve, args=arguments, name="costopt-judge", daemon=True)
                 self._thread.start()
                 weakref.finalize(self, _stop, self._queue, self._thread)
@@ -55,7 +61,12 @@ class Batcher(Generic[Q, A]):
         return future
 
 
-def _serve(items: queue.SimpleQueue[Any], answer: Callable[[list[Any]], Sequence[Any]], max_batch: int) -> None:
+def _serve(
+    items: queue.SimpleQueue[Any],
+    answer: Callable[[list[Any]], Sequence[Any]],
+    max_batch: int,
+    passes: list[int],
+) -> None:
     while (item := items.get()) is not None:
         batch = [item]
         with contextlib.suppress(queue.Empty):
@@ -65,6 +76,7 @@ def _serve(items: queue.SimpleQueue[Any], answer: Callable[[list[Any]], Sequence
             items.put(None)  # the order to stop, for the next turn
             batch.pop()
         _settle([(question, future) for question, future in batch if future.set_running_or_notify_cancel()], answer)
+        passes[0] += 1
 
 
 def _settle(batch: list[tuple[Any, Future[Any]]], answer: Callable[[list[Any]], Sequence[Any]]) -> None:

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from costopt.caching import breaker
+from costopt.caching import Answer, breaker, build_request
 from costopt.caching.cross_encoder import CrossEncoder
+from costopt.caching.entry import Entry
 from costopt.caching.judge import Verdict
+from costopt.caching.judging import Choice, Judging
+from costopt.caching.steps import drive
 from tests.costopt.caching.conftest import Asker, OpenCache
 from tests.costopt.caching.judges import TRUSTING
 from tests.faults.words import wait_for
@@ -187,3 +190,35 @@ def test_one_question_that_the_judge_fails_on_spoils_no_other_in_its_batch(open_
         hits = asker.runner.run(ask_all())
     assert [hit is not None for hit in hits] == [True, False, True, True]
     assert asker.failures() == {"judge: ValueError": 1}
+
+
+def test_a_long_queue_that_moves_is_no_fault_of_the_judge() -> None:
+    """Who waits in vain because others were first must not shut everybody else out."""
+
+    class Slow:
+        def judge(self, asked: str, candidates: Sequence[tuple[str, float]]) -> list[Verdict]:
+            time.sleep(0.08)
+            return [Verdict(True, "slow") for _ in candidates]
+
+    failures: list[Exception] = []
+    judging = Judging(Slow(), 0.5, lambda _: iter(()), lambda _: 1.0, lambda _, error: failures.append(error))  # type: ignore[arg-type, return-value]
+    question = build_request([{"role": "user", "content": "how old is the moon"}], model="m")
+    entry = Entry(
+        "k",
+        question.scope,
+        question.tenant,
+        "m",
+        "the moon is how old",
+        Answer(({"kind": "chat", "content": "old"},)),
+        0.0,
+    )
+
+    def ask(_: int) -> Choice | None:
+        return drive(judging.choose(question, [(entry, 0.9)], time.monotonic() + 0.12))
+
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(ask, range(8)))
+    assert failures
+    assert None in at_once
+    time.sleep(0.8)
+    assert ask(0) is not None
