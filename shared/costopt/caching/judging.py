@@ -24,6 +24,7 @@ Candidates = list[tuple[str, float]]
 
 # A failure after this long was waited for by somebody, and opens the breaker at once.
 _SLOW_S = 0.05
+_TOGETHER = 16  # questions in one pass of the model: some 100 ms
 
 
 class Choice(NamedTuple):
@@ -61,7 +62,11 @@ class Judging:
         self._patience = patience
         self._stepped_over = stepped_over
         self._breaker = CircuitBreaker()
-        self._desk: Batcher[tuple[str, Candidates], Sequence[Verdict]] = Batcher(for_all(judge))
+        self._desk: Batcher[tuple[str, Candidates], Sequence[Verdict]] = Batcher(
+            # A judge that takes questions one by one shall answer them one by one.
+            for_all(judge),
+            max_batch=_TOGETHER if isinstance(judge, CrossEncoderJudge) else 1,
+        )
         self._thresholds: ScopeThresholds | None = None
 
     @property
