@@ -21,6 +21,7 @@ from cookbook.benchmarks.held_out import (
 )
 from cookbook.benchmarks.judge_cost import judge_cost
 from cookbook.benchmarks.material import SOURCES, Options, read_rows
+from cookbook.training.calibrate import MAX_ERRORS
 from costopt import CrossEncoderJudge, SharedEmbedder, SimilarityJudge
 from costopt.caching.cross_encoder import CrossEncoder
 from costopt.caching.evaluate import Pair, evaluate
@@ -32,7 +33,6 @@ from costopt.embedding import default_model
 
 __all__ = ["run"]
 
-MAX_ERRORS = (0.01, 0.02, 0.05, 0.1)
 _MEMO = 200_000
 _MOST_WRONG = 0.01
 _ROUNDING = 0.005

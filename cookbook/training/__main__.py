@@ -2,7 +2,7 @@
 
     python -m cookbook.training --data FOLDER [--out FOLDER]
 
-On two cores with bfloat16 this takes about 40 minutes; without, about two hours.
+How long the training of the shipped judge took is in its model card.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from costopt.caching.policy import GRID, Policy, falling
 from costopt.caching.request import normalise
 from costopt.embedding import default_model
 
-__all__ = ["Scored", "calibrated", "figures", "scored"]
+__all__ = ["MAX_ERRORS", "Scored", "calibrated", "figures", "scored"]
 
 FLOOR = 0.5
 _SHARE_SAME = 0.4  # of the candidates that a cache meets, assumed; the development sets have .38 and .52
@@ -140,7 +140,7 @@ def figures(judge: Path, data: Path, policy: Policy) -> list[dict[str, object]]:
                     "set": name,
                     "pairs": len(pairs),
                     "max_error": max_error,
-                    "precision": right / max(1, int(served.sum())),
+                    "precision": right / int(served.sum()) if served.any() else None,
                     "recall": right / int(part.same.sum()),
                 }
             )

@@ -32,8 +32,8 @@ Made by `python -m cookbook.training`; this file, too. {run}
 
 ## What it does on what it has never seen
 
-With the guards, the exact tier and the policy of this folder, cosine at least {floor}. Of the question pairs about one
-label in six of those that are the same text is "different": their precision has a ceiling. The domain "medical" is our
+With the guards, the exact tier and the policy of this folder, cosine at least {floor}. Some
+question pairs that are the same text are labelled different: their precision has a ceiling. The domain "medical" is our
 own and no pair of it is trained on; "near misses" were written to be mistaken, "neighbours" are the most similar
 questions of other clusters, which is what a cache meets most.
 
@@ -51,13 +51,17 @@ tune` fits threshold and probability to your own pairs.
 """
 
 
+def _precision(value: float | None) -> str:
+    return "nothing served" if value is None else f"{value:.3f}"
+
+
 def model_card(weights: Path, policy: Policy, figures: list[dict[str, Any]], domains: int) -> str:
     """The card in Markdown."""
     with safe_open(str(weights), "pt") as stored:
         about = json.loads(stored.metadata()["about"])
     rows = "\n".join(
-        f"| {row['set']} | {row['pairs']:,} | {row['max_error']} | {row['precision']:.3f} | {row['recall']:.3f} |"
-        for row in figures
+        f"| {it['set']} | {it['pairs']:,} | {it['max_error']} | {_precision(it['precision'])} | {it['recall']:.3f} |"
+        for it in figures
     )
     same = next(float(value) for name, value in policy.about.items() if name.startswith("share"))
     return _CARD.format(

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Set:
 def public_sets(data: Path) -> dict[str, Set]:
     """Question pairs (8 : 1 : 1) and prompt pairs (1 : 0 : 1) of the development data.
 
-    About one label in six of the question pairs that are the same text is "different", so they are smoothed most.
+    Some question pairs that are the same text are labelled different, so their labels are smoothed most.
     """
     questions = _read(data / "caching/question_pairs.jsonl.gz", doubt=0.08)
     prompts = _read(data / "caching/prompt_pairs.jsonl.gz")
@@ -137,14 +138,13 @@ def _split(pairs: Iterable[Example], cuts: Sequence[float]) -> list[list[Example
     return parts
 
 
-def _cluster(row: dict[str, object]) -> list[Example]:
-    same = [str(row["question"]), *map(str, list(row["same"]))]  # type: ignore[call-overload]
-    different = list(map(str, list(row["different"])))  # type: ignore[call-overload]
+def _cluster(row: dict[str, Any]) -> list[Example]:
+    same, different = [row["question"], *row["same"]], row["different"]
     pairs = [Example(same[i], same[j], True) for i in range(len(same)) for j in range(i)]
     return pairs + [Example(text, other, False) for text in same for other in different]
 
 
-def _neighbours(clusters: Sequence[dict[str, object]]) -> list[Example]:
+def _neighbours(clusters: Sequence[dict[str, Any]]) -> list[Example]:
     if not clusters:
         return []
     pairs = [[pair for pair in _cluster(row) if pair.same] for row in clusters]

@@ -31,7 +31,7 @@ MAX_TOKENS: Final = 128
 
 _LAYER_NAMES = ("qkv", "out", "norm", "up", "down", "last_norm")
 _PASS_TOKENS = 6_144
-_PASS_WASTE_TOKENS = 192
+_PASS_WASTE_TOKENS = 1_536
 _SHARPNESS = 20.0  # brings the features of two unit vectors of 384 numbers to the order of one
 _UNSEEN = -1e4
 
@@ -113,7 +113,7 @@ class CrossEncoder:
         found = [float("-inf")] * len(pairs)
         short = [i for i, pair in enumerate(pairs) if max(len(ids[text]) for text in pair) <= MAX_TOKENS]
         lengths = [sum(len(ids[text]) for text in pairs[i]) for i in short]
-        for group in groups(lengths, _PASS_TOKENS, _PASS_WASTE_TOKENS * 8, len(short)):
+        for group in groups(lengths, _PASS_TOKENS, _PASS_WASTE_TOKENS, len(short)):
             chosen = [short[i] for i in group]
             texts = list(dict.fromkeys(text for i in chosen for text in pairs[i]))
             place = {text: i for i, text in enumerate(texts)}

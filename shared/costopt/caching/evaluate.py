@@ -136,8 +136,8 @@ def _count(
         counts.update(pairs=1, same=pair.same, exact=exact, served=served, right=served and pair.same)
 
 
-def interval(right: int, of: int) -> tuple[float, float] | None:
-    """95 % interval of a share, by Wilson (1927), as (low, high); None of nothing.
+def interval(right: int, of: int, z: float = 1.959964) -> tuple[float, float] | None:
+    """Interval of a share, by Wilson (1927), as (low, high), of 95 % by default; None of nothing.
 
     Example:
         >>> [round(bound, 3) for bound in interval(95, 100)]
@@ -145,7 +145,7 @@ def interval(right: int, of: int) -> tuple[float, float] | None:
     """
     if not of:
         return None
-    z, p = 1.959964, right / of
+    p = right / of
     centre = p + z * z / (2 * of)
     spread = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
     return max(0.0, (centre - spread) / (1 + z * z / of)), min(1.0, (centre + spread) / (1 + z * z / of))

@@ -22,7 +22,7 @@ from costopt.caching.entry import Entry, decode, encode
 from costopt.caching.flight import Caller, Flights, Landed
 from costopt.caching.forks import fork_aware
 from costopt.caching.judge import Judge
-from costopt.caching.judging import Judging, wait
+from costopt.caching.judging import SLOW_S, Judging, wait
 from costopt.caching.lease import LEASE_S, LeaseKeeper
 from costopt.caching.online import encode_evidence
 from costopt.caching.request import CacheRequest
@@ -43,8 +43,6 @@ _LARGEST_COSINE = 1.01  # one, and what rounding adds to it
 _LOAD_S = 15.0
 # What the search keeps of the time budget when the embedder is waited for.
 _SEARCH_SHARE_S = 0.1
-# A failure after this long was waited for by somebody, and opens the breaker at once.
-_SLOW_S = 0.05
 # A question costs four round trips, of which two can be left out; they are, once one takes this share of the budget.
 _LEISURE_SHARE = 0.16
 _READS = ("lookup", "search")
@@ -235,7 +233,7 @@ class CacheFlows:
         waited = request.key in self._given_up
         vector = yield from self._vector(request, 0.0 if waited else deadline)
         record = Record(made[0], made[1], vector, self._ttl)
-        within = max(_SLOW_S, deadline - time.monotonic())
+        within = max(SLOW_S, deadline - time.monotonic())
         step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
         if (yield from self._ask_store("update", step)):
             self.tally.count("stored")
@@ -309,7 +307,7 @@ class CacheFlows:
             if not embedder.fits(text):
                 return None
             future = embedder.submit(text)
-            vector: Vector | None = yield wait(future, max(_SLOW_S, deadline - time.monotonic() - _SEARCH_SHARE_S))
+            vector: Vector | None = yield wait(future, max(SLOW_S, deadline - time.monotonic() - _SEARCH_SHARE_S))
         except Exception as error:
             if future is not None:
                 # What nobody waits for need not be computed.
@@ -317,7 +315,7 @@ class CacheFlows:
                 self._given_up.append(request.key)
             # Who waits in a long queue that moves has met no fault: the next caller may be served at once.
             if embedder.calls == passes or not isinstance(error, TimeoutError):
-                self._embedder_breaker.failed(slow=time.monotonic() - started > _SLOW_S)
+                self._embedder_breaker.failed(slow=time.monotonic() - started > SLOW_S)
             self.stepped_over("embed", error)
             return None
         self._embedder_breaker.succeeded()
@@ -327,7 +325,7 @@ class CacheFlows:
         """Loading is no fault, and the first callers wait for it; but once, and not each time anew if it hangs."""
         if self._load_until is None:
             self._load_until = now + _LOAD_S
-        return max(_SLOW_S, self._load_until - now)
+        return max(SLOW_S, self._load_until - now)
 
     def _ask_store(self, kind: str, step: Step) -> Flow[Any]:
         """Carry out a step on the store; None if it fails or the breaker is open."""
@@ -337,7 +335,7 @@ class CacheFlows:
         try:
             value = yield step
         except Exception as error:
-            waited = time.monotonic() - started > _SLOW_S
+            waited = time.monotonic() - started > SLOW_S
             # A refused write (out of memory, read-only) is no reason to stop reading.
             if waited or kind in _READS:
                 self._store_breaker.failed(slow=waited)

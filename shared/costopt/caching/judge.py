@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, cast
 
 from costopt.caching.cross_encoder import CrossEncoder
 from costopt.caching.guards import READ, overlap, veto
@@ -276,5 +276,4 @@ def as_judge(
         return CrossEncoderJudge(judge, max_error=max_error, policy=policy, guards=guards)
     if max_error is not None or policy is not None:
         raise ConfigError(f"{judge!r} decides by itself: give max_error and policy to the default judge, or to a model")
-    decided: Judge = judge  # type: ignore[assignment]  # it has `judge`
-    return decided
+    return cast("Judge", judge)

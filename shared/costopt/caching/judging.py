@@ -18,12 +18,12 @@ from costopt.caching.request import CacheRequest
 from costopt.caching.steps import Flow, Step
 from costopt.errors import CostOptError
 
-__all__ = ["Candidates", "Choice", "Judging", "wait"]
+__all__ = ["SLOW_S", "Candidates", "Choice", "Judging", "wait"]
 
 Candidates = list[tuple[str, float]]
 
-# A failure after this long was waited for by somebody, and opens the breaker at once.
-_SLOW_S = 0.05
+SLOW_S = 0.05
+"""A failure after this long was waited for by somebody, and opens a breaker at once."""
 _TOGETHER = 16  # questions in one pass of the model: some 100 ms
 
 
@@ -112,7 +112,7 @@ class Judging:
         started, passes = time.monotonic(), self._desk.passes
         future: Future[Sequence[Verdict]] | None = None
         try:
-            patience = max(_SLOW_S, deadline - started)
+            patience = max(SLOW_S, deadline - started)
             if not getattr(self._judge, "loaded", True):
                 patience = max(patience, self._patience(started))
             future = self._desk.submit((asked, texts))
@@ -123,7 +123,7 @@ class Judging:
                 future.cancel()  # what nobody waits for need not be judged
             # Who has waited in a long queue that moves has met no fault: the next caller may be served at once.
             if judged or self._desk.passes == passes:
-                self._breaker.failed(slow=time.monotonic() - started > _SLOW_S)
+                self._breaker.failed(slow=time.monotonic() - started > SLOW_S)
             self._stepped_over("judge", error)
             return None
         self._breaker.succeeded()

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costopt.caching.evaluate import interval
 from costopt.caching.policy import GRID, Policy
 
 __all__ = ["Evidence", "ScopeThresholds", "decode_evidence", "encode_evidence", "scope_threshold"]
@@ -96,7 +97,8 @@ def scope_threshold(policy: Policy, max_error: float, seen: Sequence[tuple[float
             # Not divided, so that no rounding moves a threshold of which nothing was seen.
             within = wrong + _PRIOR_PAIRS * expected <= max_error * (len(served) + _PRIOR_PAIRS)
         else:
-            within = _upper_bound(wrong, len(served)) <= max_error
+            bounds = interval(wrong, len(served), _Z)
+            within = bounds is not None and bounds[1] <= max_error
             if wrong and not within:
                 break  # where too few were seen, but none wrong, more may be known further down
             within = within and any(right and threshold <= probability < above for probability, right in seen)
@@ -104,15 +106,6 @@ def scope_threshold(policy: Policy, max_error: float, seen: Sequence[tuple[float
             found = threshold
         above = threshold
     return found
-
-
-def _upper_bound(wrong: int, of: int) -> float:
-    """Upper bound of a share, by Wilson (1927); 1 of nothing."""
-    if not of:
-        return 1.0
-    p, z = wrong / of, _Z
-    spread = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return min(1.0, (p + z * z / (2 * of) + spread) / (1 + z * z / of))
 
 
 class ScopeThresholds:

@@ -75,8 +75,8 @@ class Policy:
     overlap: float = 0.0
 
     def __post_init__(self) -> None:
-        falling = all(a >= b for a, b in zip(self.errors, self.errors[1:], strict=False))
-        if len(self.errors) != len(GRID) or not falling or not all(0 <= e <= 1 for e in self.errors):
+        never_rises = all(a >= b for a, b in zip(self.errors, self.errors[1:], strict=False))
+        if len(self.errors) != len(GRID) or not never_rises or not all(0 <= e <= 1 for e in self.errors):
             raise ConfigError(f"a policy has {len(GRID)} errors in [0, 1] that never rise: make one by `cache tune`")
         finite = math.isfinite(self.intercept) and math.isfinite(self.overlap)
         if not (0 < self.slope < math.inf and finite and -1 <= self.min_similarity <= 1):
