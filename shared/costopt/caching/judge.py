@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol, cast
 
 from costopt.caching.cross_encoder import CrossEncoder
@@ -25,6 +26,8 @@ __all__ = [
     "floor_of",
     "for_all",
 ]
+
+_log = logging.getLogger("costopt.caching")
 
 DEFAULT_MAX_ERROR = 0.05
 _FLOOR = 0.6  # for judges that do not say below which similarity it is no use to ask them
@@ -166,14 +169,23 @@ class CrossEncoderJudge:
 
     @cached_property
     def threshold(self) -> float:
-        """Least probability that is accepted; infinite if nothing is."""
-        return threshold_unfitted(self.max_error) if self.policy is None else self.policy.threshold(self.max_error)
+        """Least probability that is accepted; infinite if nothing is, which is logged."""
+        if self.policy is None:
+            return threshold_unfitted(self.max_error)
+        least = self.policy.threshold(self.max_error)
+        if least == math.inf and self.max_error > 0:
+            _log.warning(
+                "costopt: max_error=%s is stricter than the policy was seen to be, so that reworded questions are not "
+                "served; fit a policy to your traffic by `costopt cache tune`",
+                self.max_error,
+            )
+        return least
 
     @cached_property
     def model(self) -> PairModel:
         """What scores the pairs."""
         if self._model is None:
-            return CrossEncoder()
+            return _shipped()
         return self._model if hasattr(self._model, "predict") else _PairFunction(self._model)
 
     @property
@@ -184,6 +196,12 @@ class CrossEncoderJudge:
     def load(self) -> None:
         """Read the model now, if it is one that can be told to."""
         getattr(self.model, "load", lambda: None)()
+
+    def warm(self) -> None:
+        """`load`, and one pass of the shipped model; a model of your own may cost money, and is not asked."""
+        self.load()
+        if self._model is None:
+            self.model.predict([("warm", "warmer")])
 
     def judge(self, asked: str, candidates: Sequence[tuple[str, float]]) -> list[Verdict]:
         """One verdict for each (cached text, cosine similarity), in order.
@@ -235,6 +253,12 @@ class CrossEncoderJudge:
         return Verdict(accepted, f"probability {probability:.3f} {'>=' if accepted else '<'} {bound}", probability)
 
 
+@cache
+def _shipped() -> CrossEncoder:
+    """One copy of the weights for all judges of this process."""
+    return CrossEncoder()
+
+
 class _PairFunction:
     """A function of (asked, cached) as a `PairModel`."""
 
@@ -274,6 +298,8 @@ def as_judge(
     """
     if judge is None or not hasattr(judge, "judge"):
         return CrossEncoderJudge(judge, max_error=max_error, policy=policy, guards=guards)
-    if max_error is not None or policy is not None:
-        raise ConfigError(f"{judge!r} decides by itself: give max_error and policy to the default judge, or to a model")
+    if max_error is not None or policy is not None or not guards:
+        raise ConfigError(
+            f"{judge!r} decides by itself: max_error, policy and guards are for the default judge, and for a model"
+        )
     return cast("Judge", judge)

@@ -77,9 +77,11 @@ class Judging:
         return floor_of(self._judge)  # not before it is needed: the default policy is a file
 
     def warm(self) -> None:
-        """Load the judge's model now, and let it judge once."""
-        getattr(self._judge, "load", lambda: None)()
-        self._judge.judge("warm", [("warmer", 1.0)])
+        """Load the judge's model now, if it has one that can be told to."""
+        if isinstance(self._judge, CrossEncoderJudge):
+            self._judge.warm()
+        else:
+            getattr(self._judge, "load", lambda: None)()
 
     def forget(self, scope: str) -> None:
         """Something was learned in a scope; it is to be read anew."""

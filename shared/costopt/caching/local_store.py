@@ -176,7 +176,7 @@ class LocalStore:
     def add_evidence(self, tenant: str, scope: str, data: bytes) -> None:
         """Keep what turned out of a pair of this scope; of older ones, only so many."""
         with self._write() as db:
-            db.execute("INSERT INTO evidence (scope, data) VALUES (?, ?)", (scope, data))
+            db.execute("INSERT INTO evidence (tenant, scope, data) VALUES (?, ?, ?)", (tenant, scope, data))
             db.execute(
                 "DELETE FROM evidence WHERE scope = ?1 AND seq NOT IN "
                 "(SELECT seq FROM evidence WHERE scope = ?1 ORDER BY seq DESC LIMIT ?2)",
@@ -192,7 +192,7 @@ class LocalStore:
         return [row[0] for row in self._read("SELECT data FROM evidence ORDER BY seq", ())]
 
     def remove(self, selector: Selector) -> int:
-        """Remove the entries that match, and say how many."""
+        """Remove the entries that match, and say how many; evidence, too, where it is a tenant's or everybody's."""
         clauses, values = ["1"], []
         for clause, value in (
             ("tenant = ?", selector.tenant),
@@ -203,10 +203,12 @@ class LocalStore:
                 clauses.append(clause)
                 values.append(value)
         with self._write() as db:
+            if selector.whole:
+                db.execute("DELETE FROM evidence WHERE ?1 IS NULL OR tenant = ?1", (selector.tenant,))
             return self._forget(db, " AND ".join(clauses), tuple(values), bulk=True)
 
     def clear(self) -> None:
-        """Remove every entry."""
+        """Remove every entry, and all evidence."""
         self.remove(Selector())
 
     def size(self) -> StoreSize:

@@ -235,7 +235,8 @@ class RedisStore:
     def remove(self, selector: Selector) -> int:
         """Remove the entries that match, and say how many. Reads every entry's tags: seconds per 100,000.
 
-        By SCAN and not by the index, which may be missing, or lag behind what was written.
+        Evidence goes, too, where it is a tenant's or everybody's. By SCAN and not by the index, which may be missing,
+        or lag behind what was written.
         """
         tenant = "{*" if selector.tenant is None else f"{{{selector.tenant}}}:*"
         removed = 0
@@ -243,12 +244,15 @@ class RedisStore:
             redis = self._clients.housekeeping
             for keys in batches(redis.scan_iter(match=f"{self._namespace}:e:*:{tenant}", count=1000)):
                 removed += self._remove_batch(redis, keys, selector)
+            if selector.whole:
+                for keys in batches(redis.scan_iter(match=f"{self._namespace}:v:{tenant}", count=1000)):
+                    self._remove_batch(redis, keys, selector)
         except failures() as error:
             raise translated(error) from error
         return removed
 
     def clear(self) -> None:
-        """Remove every entry of this namespace, whichever embedder it was stored with."""
+        """Remove every entry and all evidence of this namespace, whichever embedder it was stored with."""
         self.remove(Selector())
 
     def size(self) -> StoreSize:

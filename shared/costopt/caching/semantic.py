@@ -194,6 +194,8 @@ class SemanticCache:
     def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
         """Remove the entries that match everything given; returns how many there were.
 
+        Given a tenant alone, the question texts that its thresholds were learned from go, too.
+
         Raises:
             ConfigError: If nothing is given.
             StoreError: If the store cannot be reached.
@@ -207,7 +209,10 @@ class SemanticCache:
         return self.store.remove(selector(tag=tag, model=model, tenant=tenant))
 
     def clear(self) -> None:
-        """Remove every entry of every tenant. Rejections stay: a wrong match is wrong tomorrow, too."""
+        """Remove every entry of every tenant, and the question texts that thresholds were learned from.
+
+        Rejections stay, as digests without a text: a wrong match is wrong tomorrow, too.
+        """
         self.store.clear()
 
     def warm(self) -> Self:

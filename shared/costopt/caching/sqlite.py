@@ -13,7 +13,7 @@ from costopt.errors import ConfigError, StoreError, StoreTimeoutError
 
 __all__ = ["Connection", "errors"]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _BUSY_MS = 100
 _FORK_S = 1.0
 
@@ -33,7 +33,10 @@ CREATE TABLE IF NOT EXISTS rejected (key TEXT NOT NULL, other TEXT NOT NULL, PRI
     STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL)
     STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS evidence (seq INTEGER PRIMARY KEY, scope TEXT NOT NULL, data BLOB NOT NULL) STRICT;
+DROP TABLE IF EXISTS evidence; -- schema 2 did not say whose it was
+CREATE TABLE evidence (
+    seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, scope TEXT NOT NULL, data BLOB NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS evidence_tenant ON evidence (tenant);
 CREATE INDEX IF NOT EXISTS evidence_scope ON evidence (scope, seq);
 CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT OR IGNORE INTO sums VALUES ('removals', 0), ('bytes', 0), ('identity', random());

@@ -54,6 +54,11 @@ class Selector:
     model: str | None = None
     tenant: str | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of a tenant, or everything, is meant: then what was learned from their texts goes, too."""
+        return self.tag is None and self.model is None
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSize:

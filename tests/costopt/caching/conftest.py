@@ -83,8 +83,10 @@ def open_cache(request: pytest.FixtureRequest, place: str) -> Iterator[OpenCache
     made: list[Asker] = []
 
     def make(**options: Any) -> Asker:
-        cache = SemanticCache(store_at(place), **{"embedder": Words(), "guards": False, "time_budget": 10.0, **options})
-        cache.store.open()  # and not `warm`, which asks the judge
+        whole = hasattr(options.get("judge"), "judge")
+        plain = {} if whole else {"guards": False}
+        cache = SemanticCache(store_at(place), **{"embedder": Words(), "time_budget": 10.0, **plain, **options})
+        cache.store.open()  # and not `warm`, which reads models
         made.append(Asker(cache, asyncio.Runner() if request.param == "awaiting" else None))
         return made[-1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from costopt import ConfigError, CostOptError, CrossEncoderJudge, SemanticCache, SimilarityJudge
 from costopt.caching.judge import DEFAULT_MAX_ERROR, Verdict, as_judge, floor_of, for_all
-from costopt.caching.policy import default_policy
+from costopt.caching.policy import GRID, default_policy
 from tests.costopt.caching.judges import TRUSTING, Oracle, logit
 
 ASKED = "How do I reset my password?"
@@ -95,6 +96,15 @@ def test_a_score_that_is_no_probability_needs_a_policy(score: float) -> None:
 def test_a_score_that_is_no_number_is_never_accepted_by_a_policy(score: float) -> None:
     (verdict,) = CrossEncoderJudge(lambda *_: score, policy=TRUSTING, max_error=0.99).judge(ASKED, NEAR[:1])
     assert (verdict.accepted, verdict.probability) == (False, 0.0)
+
+
+def test_a_policy_that_was_never_seen_to_be_that_strict_says_so_and_accepts_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    judge = CrossEncoderJudge(Oracle(), policy=replace(TRUSTING, errors=(0.04,) * len(GRID)), max_error=0.02)
+    for _ in range(2):
+        assert [verdict.accepted for verdict in judge.judge(ASKED, NEAR)] == [False, False]
+    assert [record.message.split(" is ")[0] for record in caplog.records] == ["costopt: max_error=0.02"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -207,11 +217,15 @@ def test_a_whole_judge_is_taken_as_it_is() -> None:
     assert judged_by(whole) is whole
 
 
-@pytest.mark.parametrize("options", [{"max_error": 0.05}, {"policy": TRUSTING}])
+@pytest.mark.parametrize("options", [{"max_error": 0.05}, {"policy": TRUSTING}, {"guards": False}])
 def test_a_whole_judge_decides_alone(options: dict[str, Any]) -> None:
     for make in (judged_by, lambda judge, **more: SemanticCache(judge=judge, **more)):
         with pytest.raises(ConfigError, match="decides by itself"):
             make(SimilarityJudge(0.9), **options)
+
+
+def test_all_judges_of_a_process_share_one_copy_of_the_shipped_weights() -> None:
+    assert CrossEncoderJudge().model is CrossEncoderJudge(max_error=0.2).model
 
 
 def test_a_model_and_the_default_get_what_is_said_of_them() -> None:

@@ -65,6 +65,25 @@ def test_a_rejection_makes_its_scope_stricter_at_once_and_leaves_other_scopes_al
     assert asker.failures() == {}
 
 
+def test_clear_leaves_no_text_behind(open_cache: OpenCache) -> None:
+    asker = learning(open_cache)
+    reject_one(asker, FRENCH)
+    asker.cache.clear()
+    assert seen(asker) == []
+
+
+def test_a_tenant_that_is_invalidated_leaves_no_text_behind_and_other_tenants_keep_theirs(
+    open_cache: OpenCache,
+) -> None:
+    one, two = (learning(open_cache, tenant=name, tags=["t"]) for name in ("one", "two"))
+    reject_one(one, FRENCH, "moon")
+    reject_one(two, FRENCH, "sun")
+    one.cache.invalidate(tenant="one", tag="t")
+    assert len(seen(one)) == 2, "a tag tells of entries, not of what was learned"
+    one.cache.invalidate(tenant="one")
+    assert [row.b for row in seen(two) if row] == ["how old is the sun"]
+
+
 def test_a_rejection_is_known_to_whoever_opens_the_store(open_cache: OpenCache) -> None:
     reject_one(learning(open_cache), FRENCH)
     other = learning(open_cache)

@@ -138,7 +138,7 @@ def test_any_judge_plugs_in_and_a_failing_one_is_stepped_over(tmp_path: Path) ->
             return [type("V", (), {"accepted": True, "reason": "because"})() for _ in candidates]
 
     cache = SemanticCache(LocalStore(tmp_path / "cache.db"), judge=Yes(), min_similarity=0.5, time_budget=10.0).warm()
-    seen.clear()  # warming up, it was asked once
+    assert seen == [], "a judge may cost money"
     cache.update(question(cache, "How do I bake bread?"), ANSWER)
     hit = cache.lookup(question(cache, "How do I bake rye bread?"))
     assert hit is not None
