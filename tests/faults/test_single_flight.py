@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -155,12 +156,8 @@ def test_followers_proceed_when_the_leaders_call_fails(cache: SemanticCache, poo
 
 
 async def test_followers_proceed_when_the_leader_is_cancelled(async_cache: SemanticCache) -> None:
-    model = Model(cache=async_cache, seconds=0.3)
-    leader = asyncio.create_task(model.ainvoke(QUESTION))
-    await asyncio.sleep(0.1)
-    assert model.calls == 1
-    followers = [asyncio.create_task(model.ainvoke(QUESTION)) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    model = Model(cache=async_cache, seconds=1.0)
+    leader, followers = await led(model)
     leader.cancel()
     answers = await asyncio.wait_for(asyncio.gather(*followers), timeout=5)
     assert {answer.content for answer in answers} == {answer_to(QUESTION)}
@@ -169,14 +166,22 @@ async def test_followers_proceed_when_the_leader_is_cancelled(async_cache: Seman
 
 
 async def test_a_cancelled_follower_takes_nobody_with_it(async_cache: SemanticCache) -> None:
-    model = Model(cache=async_cache, seconds=0.3)
-    leader, *followers = [asyncio.create_task(model.ainvoke(QUESTION)) for _ in range(6)]
-    await asyncio.sleep(0.1)
-    assert model.calls == 1
+    model = Model(cache=async_cache, seconds=1.0)
+    leader, followers = await led(model)
     followers[0].cancel()
     answers = await asyncio.wait_for(asyncio.gather(leader, *followers[1:]), timeout=5)
     assert {answer.content for answer in answers} == {answer_to(QUESTION)}
     assert model.calls == 1
+
+
+async def led(model: Model) -> tuple[asyncio.Task[Any], list[asyncio.Task[Any]]]:
+    """Who makes the call, and five who wait. Of six who start together, any may be the one who leads."""
+    leader = asyncio.create_task(model.ainvoke(QUESTION))
+    await asyncio.to_thread(wait_for, lambda: model.calls, "the leader calls")
+    followers = [asyncio.create_task(model.ainvoke(QUESTION)) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    assert model.calls == 1
+    return leader, followers
 
 
 def test_other_questions_do_not_wait(cache: SemanticCache, pool: ThreadPoolExecutor) -> None:
