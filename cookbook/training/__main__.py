@@ -31,9 +31,7 @@ def main() -> None:
     options.add_argument("--depth", type=int, default=2, help="layers that read each text alone, and are not trained")
     options.add_argument("--epochs", type=float, default=1.5)
     options.add_argument("--rate", type=float, default=2e-4, help="highest learning rate of the layers")
-    options.add_argument(
-        "--seeds", type=int, nargs="+", default=[7, 8], help="one run each; their weights are averaged"
-    )
+    options.add_argument("--seed", type=int, default=7)
     options.add_argument("--only-calibrate", action="store_true", help="keep the weights that are in --out")
     chosen = options.parse_args()
     torch.set_num_threads(2)
@@ -50,21 +48,15 @@ def main() -> None:
 
 
 def _train(chosen: argparse.Namespace, weights: Path) -> None:
-    examples = training_examples(chosen.data, chosen.seeds[0])
+    examples = training_examples(chosen.data, chosen.seed)
     print(f"{len(examples):,} pairs, {sum(one.same for one in examples):,} of which want the same answer", flush=True)
     started = time.monotonic()
-    # Runs that start alike and see the examples in another order agree on what there is to learn, and their average
-    # leaves out much of what each has merely memorised (model soups, arXiv 2203.05482).
-    runs = [
-        fine_tuned(examples, depth=chosen.depth, epochs=chosen.epochs, rate=chosen.rate, seed=seed)
-        for seed in chosen.seeds
-    ]
-    tensors = {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
+    tensors = fine_tuned(examples, depth=chosen.depth, epochs=chosen.epochs, rate=chosen.rate, seed=chosen.seed)
     about = {
         "depth": chosen.depth,
         "epochs": chosen.epochs,
         "rate": chosen.rate,
-        "seeds": " ".join(map(str, chosen.seeds)),
+        "seed": chosen.seed,
         "pairs": len(examples),
         "minutes": round((time.monotonic() - started) / 60),
         "processor": platform.processor() or platform.machine(),

@@ -20,6 +20,7 @@ __all__ = ["MAX_ERRORS", "Scored", "calibrated", "figures", "scored"]
 
 FLOOR = 0.5
 _SHARE_SAME = 0.4  # of the candidates that a cache meets, assumed; the development sets have .38 and .52
+_SHARE_NEAR = 0.5  # of the others: near misses, assumed; the rest are neighbours
 MAX_ERRORS = (0.01, 0.02, 0.05, 0.1)
 
 
@@ -69,35 +70,41 @@ def scored(judge: CrossEncoder, pairs: Sequence[Example]) -> Scored:
 def calibrated(judge: Path, data: Path) -> Policy:
     """The policy of a judge, fitted to the parts of our own domains that were kept for this.
 
-    All wrong candidates in it are near misses, so that the errors it expects are those of hard traffic. The
+    Half of the wrong candidates in it are near misses, so that the errors it expects are those of hard traffic. The
     question pairs help to weigh score and overlap; of errors their noisy labels cannot tell.
     """
     model = CrossEncoder(judge)
-    misses, _ = own_sets()
-    own = scored(model, [pair for domain in misses.values() for pair in domain.calibrate])
+    misses, neighbours = own_sets()
+    near = scored(model, [pair for domain in misses.values() for pair in domain.calibrate])
+    far = scored(model, [pair for domain in neighbours.values() for pair in domain.calibrate if not pair.same])
     public = scored(model, public_sets(data)["questions"].calibrate)
-    sets = [own, public] if len(public.same) else [own]
-    x = np.concatenate([np.column_stack([part.score, part.overlap])[part.open] for part in sets])
-    y = np.concatenate([part.same[part.open] for part in sets])
-    w = np.concatenate([_weights(part)[part.open] for part in sets])
+    other = 1 - _SHARE_SAME
+    own = [_seen(near, _SHARE_SAME, other * _SHARE_NEAR), _seen(far, 0, other * (1 - _SHARE_NEAR))]
+    x, y, w = (np.concatenate(parts) for parts in zip(*own, _seen(public, _SHARE_SAME, other), strict=True))
     slope, overlap_weight, intercept = _platt(x, y, w * len(x) / w.sum())
     start = Policy(slope, intercept, tuple(1.0 for _ in GRID), FLOOR, overlap=overlap_weight / slope)
-    sure = np.array([start.probability(score) for score in own.score + start.overlap * own.overlap])
-    errors = _errors(sure[own.open], own.same[own.open], _weights(own)[own.open])
+    x, y, w = (np.concatenate(parts) for parts in zip(*own, strict=True))
+    sure = np.array([start.probability(score) for score in x[:, 0] + start.overlap * x[:, 1]])
     about = {
         "fitted on": "held-out clusters of the domains in cookbook/training/pairs, and of the question pairs",
         "pairs": len(x),
         "share of candidates that want the same answer, assumed": _SHARE_SAME,
-        "the others": "near misses",
+        "share of near misses among the others, assumed": _SHARE_NEAR,
     }
-    return replace(start, errors=errors, about=about)
+    return replace(start, errors=_errors(sure, y, w), about=about)
 
 
-def _weights(part: Scored) -> NDArray[np.float64]:
-    """Of each pair, so that the assumed share of the candidates wants the same answer, whatever guards keep back."""
+def _seen(
+    part: Scored, same: float, other: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """What the judge is asked of: score and overlap, shape (pairs, 2); labels; and weights.
+
+    Those that want the same answer weigh `same` together, and the others `other`, counting what guards keep back.
+    """
     near = part.cosine >= FLOOR
-    one, other = _SHARE_SAME / (near & part.same).sum(), (1 - _SHARE_SAME) / (near & ~part.same).sum()
-    return np.where(part.same, one, other)
+    one, two = same / max(1, (near & part.same).sum()), other / max(1, (near & ~part.same).sum())
+    weights = np.where(part.same, one, two)
+    return np.column_stack([part.score, part.overlap])[part.open], part.same[part.open], weights[part.open]
 
 
 def _platt(x: NDArray[np.float64], y: NDArray[np.bool_], w: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -45,9 +45,9 @@ questions of other clusters, which is what a cache meets most.
 
 English only; texts up to 128 tokens (longer ones are never matched by it). The error figure is the share of wrong ones
 among the answers served to reworded questions on hard traffic: {same:.0%} of the candidates want the same answer, and
-all others are near misses. Where fewer candidates want the same answer (a catalogue of products that differ in one
-word), there are more errors; where wrong candidates are merely of the same subject, there are fewer. `costopt cache
-tune` fits threshold and probability to your own pairs.
+{near:.0%} of the others are near misses. Where fewer candidates want the same answer, or more of the others are near
+misses (a catalogue of products that differ in one word), there are more errors; where wrong candidates are merely of
+the same subject, there are fewer. `costopt cache tune` fits threshold and probability to your own pairs.
 """
 
 
@@ -63,7 +63,7 @@ def model_card(weights: Path, policy: Policy, figures: list[dict[str, Any]], dom
         f"| {it['set']} | {it['pairs']:,} | {it['max_error']} | {_precision(it['precision'])} | {it['recall']:.3f} |"
         for it in figures
     )
-    same = next(float(value) for name, value in policy.about.items() if name.startswith("share"))
+    same, near = (float(value) for name, value in policy.about.items() if name.startswith("share"))
     return _CARD.format(
         depth=about["depth"],
         trained=6 - about["depth"],
@@ -74,4 +74,5 @@ def model_card(weights: Path, policy: Policy, figures: list[dict[str, Any]], dom
         floor=policy.min_similarity,
         rows=rows,
         same=same,
+        near=near,
     )

@@ -43,7 +43,7 @@ def base_tensors(depth: int) -> dict[str, torch.Tensor]:
 
 def initial(depth: int) -> dict[str, torch.Tensor]:
     """Where every training starts: a judge that says what the embedder's cosine says."""
-    torch.manual_seed(_HEAD_SEED)  # weights can be averaged only if they started alike
+    torch.manual_seed(_HEAD_SEED)  # so that runs of several seeds differ in what they are shown alone
     hidden = torch.nn.Linear(2 * WIDTH, _HIDDEN)
     return {
         **base_tensors(depth),
