@@ -40,7 +40,7 @@ _VERSIONS: dict[str, Callable[[str, random.Random], str | None]] = {
 }
 _SEED = 3
 _QUICK = 300  # pairs of a set, to try things out
-_AT_ONCE = 8  # callers: the judge reads their questions together
+_AT_ONCE = 4
 _PATIENCE_S = 60.0  # what is asked here is what is served, not how soon
 _MARKS = re.compile(r"""[\s?.!,;:'"’()]+""")
 

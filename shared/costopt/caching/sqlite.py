@@ -15,6 +15,8 @@ __all__ = ["Connection", "errors"]
 
 _SCHEMA_VERSION = 3
 _BUSY_MS = 100
+# In our own queue somebody is at work: the machine may have paused, and to give up opens the breaker for all.
+_QUEUE_S = 0.2
 _FORK_S = 1.0
 
 # `seq` only ever grows, so that a process that has seen all up to one number reads on from there.
@@ -55,7 +57,7 @@ class Connection:
         self.opened = 0
 
     def __enter__(self) -> sqlite3.Connection:
-        if not self._lock.acquire(timeout=_BUSY_MS / 1000):
+        if not self._lock.acquire(timeout=_QUEUE_S):
             raise StoreTimeoutError(f"{self._path} is busy in another thread")
         try:
             if self._db is None:
