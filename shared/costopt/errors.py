@@ -3,13 +3,15 @@
     CostOptError
     ├── ConfigError          (also a ValueError)   an argument or option is wrong
     ├── MissingExtraError    (also an ImportError) an optional dependency is not installed
+    ├── BudgetExceededError  a router's budget does not allow another call now
     ├── EmbeddingError       an embedder failed, or returned what is not an embedding
     ├── StoreError           a cache store failed
     │   └── StoreTimeoutError (also a TimeoutError) ... by taking longer than it may
     └── EntryError           a stored entry is not one this version can read
 
 Inside a model call none of them reaches the application: the lever steps aside, counts the error and
-logs it once. They are raised where somebody can mend the cause: in constructors and in commands.
+logs it once. They are raised where somebody can mend the cause: in constructors and in commands. The exceptions
+from that rule are a router's: without a tier that may serve a request, or without budget, there is no call to make.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import importlib.util
 
 __all__ = [
+    "BudgetExceededError",
     "ConfigError",
     "CostOptError",
     "EmbeddingError",
@@ -50,6 +53,10 @@ class MissingExtraError(CostOptError, ImportError):
         super().__init__(f"{module!r} is not installed: {mend}" + (f", or {instead}" if instead else ""))
         self.module = module
         self.extra = extra
+
+
+class BudgetExceededError(CostOptError):
+    """The budget of the window does not allow another call now; the message says how much is left, and until when."""
 
 
 class EmbeddingError(CostOptError):
