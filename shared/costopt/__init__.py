@@ -17,6 +17,7 @@ from costopt.caching import (
 )
 from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder
 from costopt.errors import (
+    BudgetExceededError,
     ConfigError,
     CostOptError,
     EmbeddingError,
@@ -24,13 +25,17 @@ from costopt.errors import (
     MissingExtraError,
     StoreError,
 )
-from costopt.pricing import Usage
+from costopt.pricing import Price, Usage
+from costopt.routing import Budget, Cascade, RouteDecision, Router, RouteRequest, Tier
 
 __all__ = [
     "Answer",
+    "Budget",
+    "BudgetExceededError",
     "CacheHit",
     "CacheRequest",
     "CacheStats",
+    "Cascade",
     "ConfigError",
     "CostOptError",
     "CrossEncoderJudge",
@@ -41,11 +46,16 @@ __all__ = [
     "MiniLMEmbedder",
     "MissingExtraError",
     "Policy",
+    "Price",
     "RedisStore",
+    "RouteDecision",
+    "RouteRequest",
+    "Router",
     "SemanticCache",
     "SharedEmbedder",
     "SimilarityJudge",
     "StoreError",
+    "Tier",
     "Usage",
     "default_embedder",
 ]
