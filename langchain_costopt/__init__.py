@@ -1,15 +1,22 @@
-"""costopt for LangChain: `set_llm_cache(SemanticCache())`."""
+"""costopt for LangChain: `set_llm_cache(SemanticCache())`, `RouterRunnable(tiers=[cheap, strong])`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_costopt.cache import SemanticCache
+    from langchain_costopt.router import RouterRunnable
+    from langchain_costopt.router_middleware import RouterMiddleware
     from langchain_costopt.streaming import StreamCache
 
-__all__ = ["SemanticCache", "StreamCache"]
+__all__ = ["RouterMiddleware", "RouterRunnable", "SemanticCache", "StreamCache"]
 
-_HOMES = {"SemanticCache": "langchain_costopt.cache", "StreamCache": "langchain_costopt.streaming"}
+_HOMES = {
+    "RouterMiddleware": "langchain_costopt.router_middleware",
+    "RouterRunnable": "langchain_costopt.router",
+    "SemanticCache": "langchain_costopt.cache",
+    "StreamCache": "langchain_costopt.streaming",
+}
 
 
 def __getattr__(name: str) -> Any:
