@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 import costopt
 import langchain_costopt
 from costopt.caching.policy import default_policy
+from costopt.routing import train_router
+from tests.costopt.routing.rows import outcomes
 from tests.openai_server import openai_server
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +87,9 @@ def test_readme_snippet(snippet: str, tmp_path: Path) -> None:
             "OPENAI_BASE_URL": server.url,
         }
         (tmp_path / "policy.json").write_text(default_policy().as_json())  # as `cache tune` would
+        if "load_router" in snippet:  # as `router train` would
+            labelled = replace(outcomes(60), tiers=("gpt-4o-mini", "gpt-4o"), answers={})
+            train_router(labelled, costopt.default_embedder()).router.save(tmp_path / "router")
         command = [sys.executable, "-c", snippet]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

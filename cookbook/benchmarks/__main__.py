@@ -23,11 +23,13 @@ SECTIONS = {
     "log": "The sample log",
     "quality": "Quality of the semantic tier",
     "judge": "The judge",
+    "routing": "Quality of routing",
     "stream": "A stream of requests",
     "faults": "Faults",
     "lookup": "Lookups",
     "scale": "Growth, scopes, recall, memory",
     "concurrency": "Many at once",
+    "router_cost": "What deciding costs",
 }
 
 

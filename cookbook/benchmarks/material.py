@@ -37,6 +37,8 @@ SOURCES = {
     "caching/question_pairs.jsonl.gz": "https://github.com/zilliztech/GPTCache/tree/main/examples/benchmark",
     "caching/prompt_pairs.jsonl.gz": "https://github.com/redislabsdev/langcache-customer-data-eval",
     "caching/banking77.jsonl.gz": "https://github.com/PolyAI-LDN/task-specific-datasets",
+    "routing/mmlu.jsonl.gz": "https://github.com/lm-sys/RouteLLM/tree/main/routellm/evals",
+    "routing/gsm8k.jsonl.gz": "https://github.com/lm-sys/RouteLLM/tree/main/routellm/evals",
 }
 
 _ASKING = (
