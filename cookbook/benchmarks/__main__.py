@@ -42,7 +42,12 @@ def main() -> int:
     given = parser.parse_args()
     options = Options(_data(given.data), given.quick)
     facts, started = machine(options.data), time.monotonic()
-    sections = [(SECTIONS[name], _timed(name, options)) for name in given.only or SECTIONS]
+    sections: list[tuple[str, dict[str, Any]]] = []
+    try:
+        sections.extend((SECTIONS[name], _timed(name, options)) for name in given.only or SECTIONS)
+    except BaseException:  # Ctrl-C, too: an hour's figures are worth keeping
+        print(markdown(_command(), facts, sections, "**Partial: it was cut off.**"))
+        raise
     facts["load average"] += " before, " + " ".join(f"{load:.2f}" for load in os.getloadavg()) + " after"
     facts["took"] = f"{(time.monotonic() - started) / 60:.1f} minutes"
     if given.quick or given.only:
