@@ -1,12 +1,28 @@
-"""What a server that stands in for a provider answers: tool calls and objects that follow the schema it was given."""
+"""What servers that stand in for providers share: running, tool calls, objects that follow a schema."""
 
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 _QUOTED = re.compile(r"['\"]([^'\"]+)['\"]")
 _NUMBER = re.compile(r"-?\d+")
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Serve from a thread, until the end of the block."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def called_tool(request: dict[str, Any]) -> dict[str, Any] | None:

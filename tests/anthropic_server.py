@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.answers import arguments, called_tool
+from tests.answers import arguments, called_tool, running
 
 
 class AnthropicServer(ThreadingHTTPServer):
@@ -100,11 +99,5 @@ def _event(kind: str, **fields: Any) -> str:
 @contextmanager
 def anthropic_server() -> Iterator[AnthropicServer]:
     """The server, running."""
-    with AnthropicServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with AnthropicServer() as server, running(server):
+        yield server

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.answers import arguments, called_tool, named_object
+from tests.answers import arguments, called_tool, named_object, running
 
 USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
 
@@ -173,11 +173,5 @@ def _event(chunk: dict[str, Any]) -> str:
 @contextmanager
 def openai_server() -> Iterator[OpenAIServer]:
     """The server, running."""
-    with OpenAIServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with OpenAIServer() as server, running(server):
+        yield server

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
+from costopt import driving
+
 __all__ = ["Flow", "Step", "adrive", "drive"]
 
 T = TypeVar("T")
@@ -33,32 +35,18 @@ Flow = Generator[Step, Any, T]
 
 def drive(flow: Flow[T]) -> T:
     """Carry a flow out, blocking."""
-    try:
-        step = next(flow)
-        while True:
-            try:
-                value = step.run()
-            except Exception as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(value)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+    return driving.drive(flow, _run)
 
 
 async def adrive(flow: Flow[T]) -> T:
     """Carry a flow out, awaiting."""
-    try:
-        step = next(flow)
-        while True:
-            try:
-                async with asyncio.timeout(step.within):
-                    value = await step.arun()
-            except Exception as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(value)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+    return await driving.adrive(flow, _arun)
+
+
+def _run(step: Step) -> Any:
+    return step.run()
+
+
+async def _arun(step: Step) -> Any:
+    async with asyncio.timeout(step.within):
+        return await step.arun()

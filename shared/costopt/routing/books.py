@@ -102,10 +102,11 @@ class Books:
             return self._overruns == 1
 
     def attempted(self, attempt: Attempt) -> None:
-        """A call failed, or its answer would not do."""
-        with self._lock:
-            kind = self._failed if attempt.outcome == "failed" else self._rejected
-            kind[attempt.cause or ""] += attempt.outcome in ("failed", "rejected")
+        """A call was made, or not; those that failed, or whose answer would not do, are counted."""
+        kind = {"failed": self._failed, "rejected": self._rejected}.get(attempt.outcome)
+        if kind is not None:
+            with self._lock:
+                kind[attempt.cause or ""] += 1
 
     def answered(self, decision: RouteDecision) -> None:
         """A request was answered."""
@@ -122,8 +123,8 @@ class Books:
         with self._lock:
             return RouterStats(
                 answered=dict(self._answered),
-                failed=+self._failed,
-                rejected=+self._rejected,
+                failed=dict(self._failed),
+                rejected=dict(self._rejected),
                 estimator_failures=self._no_opinion,
                 cost=self._cost,
                 baseline=self._baseline,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from costopt import driving
 from costopt.errors import BudgetExceededError
 from costopt.pricing import Usage
 from costopt.routing.budget import Reservation
@@ -97,38 +98,12 @@ def serve(router: Router, request: RouteRequest, decision: RouteDecision) -> Flo
 
 def drive(flow: Flow, ask: Callable[[Ask], Reply]) -> Served:
     """Carry a flow out, blocking."""
-    try:
-        step = next(flow)
-        while True:
-            try:
-                value = ask(step) if isinstance(step, Ask) else step.do()
-            except Exception as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(value)
-    except StopIteration as stop:
-        served: Served = stop.value
-        return served
-    finally:
-        flow.close()
+    return driving.drive(flow, lambda step: ask(step) if isinstance(step, Ask) else step.do())
 
 
 async def adrive(flow: Flow, ask: Callable[[Ask], Awaitable[Reply]]) -> Served:
     """Carry a flow out, awaiting."""
-    try:
-        step = next(flow)
-        while True:
-            try:
-                value = await ask(step) if isinstance(step, Ask) else await asyncio.to_thread(step.do)
-            except Exception as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(value)
-    except StopIteration as stop:
-        served: Served = stop.value
-        return served
-    finally:
-        flow.close()
+    return await driving.adrive(flow, lambda step: ask(step) if isinstance(step, Ask) else asyncio.to_thread(step.do))
 
 
 class _Serving:
