@@ -29,6 +29,7 @@ from tests.servers import (
     TlsRedisServer,
     wait_until,
 )
+from tests.timed import timed
 
 ROOT = Path(__file__).parents[1]
 NAME = "costopt:{t}"
@@ -102,6 +103,7 @@ def test_a_given_redis_is_used() -> None:
         assert server.client().dbsize() == 4
 
 
+@timed
 def test_a_stopped_server_times_out(redis_server: RedisServer) -> None:
     client = redis_server.client(socket_timeout=0.3, **ONCE)
     client.set("costopt:a", 1)
@@ -173,6 +175,7 @@ def test_a_user_may_do_what_its_rules_say(redis_server: RedisServer) -> None:
             reader.get("other:a")
 
 
+@timed
 def test_the_proxy_delays_each_direction(proxy: SlowProxy) -> None:
     with redis.Redis.from_url(proxy.url) as client:
         client.ping()
@@ -187,6 +190,7 @@ def test_the_proxy_delays_each_direction(proxy: SlowProxy) -> None:
         assert client.get("costopt:big") == big
 
 
+@timed
 def test_the_proxy_hangs(proxy: SlowProxy) -> None:
     with redis.Redis.from_url(proxy.url, socket_timeout=0.3, **ONCE) as client:
         client.ping()
@@ -217,6 +221,7 @@ def test_the_proxy_refuses(proxy: SlowProxy) -> None:
         assert client.ping()
 
 
+@timed
 def test_the_proxy_closes_while_it_hangs(redis_url: str) -> None:
     with (
         SlowProxy(redis_url, delay=60) as proxy,
@@ -240,6 +245,7 @@ def test_the_proxy_ends_connections_when_the_server_dies(redis_server: RedisServ
         assert client.ping()
 
 
+@timed
 async def test_the_proxy_serves_asyncio_clients(proxy: SlowProxy) -> None:
     proxy.delay = 0.05
     async with redis.asyncio.from_url(proxy.url) as client:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from costopt import embedding
 from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder, fits
 from costopt.errors import ConfigError, EmbeddingError, MissingExtraError
+from tests.timed import timed
 
 SHARED = Path(embedding.__file__).parents[1]
 TEXTS = [
@@ -163,6 +164,7 @@ def test_a_character_makes_at_most_three_tokens(minilm):
     assert len(minilm._encode("\uac01").ids) == 3 + 2
 
 
+@timed
 def test_fits(minilm):
     assert minilm.fits("")
     assert minilm.fits("a " * 254)

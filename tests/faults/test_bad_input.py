@@ -59,9 +59,9 @@ TEXTS: dict[str, Any] = {
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SemanticCache]:
     if request.param == "redis":
         request.getfixturevalue("redis_client")
-        cache = SemanticCache(RedisStore(request.getfixturevalue("redis_url")))
+        cache = SemanticCache(RedisStore(request.getfixturevalue("redis_url"), timeout=2.0), time_budget=10.0)
     else:
-        cache = SemanticCache(LocalStore(tmp_path / "cache.db"))
+        cache = SemanticCache(LocalStore(tmp_path / "cache.db"), time_budget=10.0)
     yield cache.warm()
     cache.close()
 
@@ -132,7 +132,7 @@ def test_a_deep_block_is_a_miss_or_a_hit(cache: SemanticCache) -> None:
 
 @pytest.mark.parametrize("split", [lambda text: 1 / 0, lambda text: text, lambda text: (None, None)])
 def test_a_split_that_fails_leaves_the_call_alone(tmp_path: Path, split: Any) -> None:
-    with_split = SemanticCache(LocalStore(tmp_path / "c.db"), embedder=Words(), split=split)
+    with_split = SemanticCache(LocalStore(tmp_path / "c.db"), embedder=Words(), split=split, time_budget=10.0)
     assert Model(cache=with_split).invoke("why?").content == answer_to("why?")
     with_split.close()
 
@@ -229,7 +229,7 @@ def test_a_spoiled_entry_is_a_miss(
 ) -> None:
     client = request.getfixturevalue("redis_client") if place == "redis" else None
     store = RedisStore(request.getfixturevalue("redis_url")) if client else LocalStore(tmp_path / "cache.db")
-    cache = SemanticCache(store, embedder=Words(), judge=NEAR).warm()
+    cache = SemanticCache(store, embedder=Words(), judge=NEAR, time_budget=10.0).warm()
     model = Model(cache=cache)
     model.invoke(QUESTION)
     spoil(tmp_path, client, ENTRIES[name])
@@ -246,7 +246,7 @@ def test_a_spoiled_entry_is_a_miss(
 
 
 def test_the_text_is_compared_and_not_only_its_digest(tmp_path: Path) -> None:
-    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), embedder=Words()).warm()
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), embedder=Words(), time_budget=10.0).warm()
     model = Model(cache=cache)
     model.invoke(QUESTION)
     spoil(tmp_path, None, changed(text="how old is the sun"))
@@ -255,7 +255,7 @@ def test_the_text_is_compared_and_not_only_its_digest(tmp_path: Path) -> None:
 
 
 def test_a_key_of_another_type_is_a_miss(redis_client: redis.Redis, redis_url: str) -> None:
-    cache = SemanticCache(RedisStore(redis_url), embedder=Words()).warm()
+    cache = SemanticCache(RedisStore(redis_url, timeout=2.0), embedder=Words(), time_budget=10.0).warm()
     model = Model(cache=cache)
     model.invoke(QUESTION)
     (key,) = redis_client.keys("costopt:e:*")

@@ -17,6 +17,9 @@ from costopt import SemanticCache as Core
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, aask, answer_to, ask, median_lookup_s, questions, tier
 from tests.faults.words import MOST_ADDED_S, NEAR, Words, found, keep, wait_for
+from tests.timed import timed
+
+pytestmark = timed
 
 BREAKER_OPEN_S = 0.001
 RECOVERY_S = 30.0

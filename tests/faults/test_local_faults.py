@@ -27,6 +27,9 @@ from tests.faults.words import (
     timed_miss,
     wait_for,
 )
+from tests.timed import timed
+
+pytestmark = timed
 
 Open = Callable[..., SemanticCache]
 

@@ -61,7 +61,7 @@ import asyncio, os, sys
 from costopt import RedisStore, SemanticCache
 from tests.faults.words import NEAR, Words, found, human, keep, said
 
-cache = SemanticCache(RedisStore(sys.argv[1]), embedder=Words(), judge=NEAR).warm()
+cache = SemanticCache(RedisStore(sys.argv[1], timeout=2.0), embedder=Words(), judge=NEAR, time_budget=10.0).warm()
 keep(cache, "from the parent")
 request = human(cache, "an awaited one")
 asyncio.run(cache.aupdate(request, said("awaited")))

@@ -18,6 +18,9 @@ from langchain_costopt import SemanticCache
 from tests.faults.support import Model, aask, answer_to, ask, capital, median_lookup_s, questions, tier
 from tests.faults.words import MOST_ADDED_S, NEAR, human, wait_for
 from tests.servers import RedisServer, SlowProxy
+from tests.timed import timed
+
+pytestmark = timed
 
 BREAKER_OPEN_S = 0.001
 RECOVERY_S = 30.0

@@ -15,8 +15,9 @@ import redis
 
 from costopt import LocalStore, RedisStore
 from langchain_costopt import SemanticCache
-from tests.faults.support import Model, answer_to, capital, questions, tier
+from tests.faults.support import Model, answer_to, capital, patient, questions, tier
 from tests.faults.words import NEAR, Process, Words, wait_for
+from tests.timed import timed
 
 CALLERS = 100
 QUESTION = "Who wrote the play Hamlet?"
@@ -25,13 +26,10 @@ QUESTION = "Who wrote the play Hamlet?"
 ASKER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from costopt import RedisStore
-from langchain_costopt import SemanticCache
-from tests.faults.support import Model, answer_to
-from tests.faults.words import NEAR, Words
+from tests.faults.support import Model, answer_to, patient
 
 url, question, seconds, callers = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-cache = SemanticCache(RedisStore(url), embedder=Words(), judge=NEAR).warm()
+cache = patient(url)
 model = Model(cache=cache, seconds=seconds)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -47,9 +45,9 @@ cache.close()
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SemanticCache]:
     if request.param == "redis":
         request.getfixturevalue("redis_client")
-        cache = SemanticCache(RedisStore(request.getfixturevalue("redis_url")))
+        cache = SemanticCache(RedisStore(request.getfixturevalue("redis_url"), timeout=2.0), time_budget=10.0)
     else:
-        cache = SemanticCache(LocalStore(tmp_path / "cache.db"))
+        cache = SemanticCache(LocalStore(tmp_path / "cache.db"), time_budget=10.0)
     yield cache.warm()
     cache.close()
 
@@ -108,12 +106,13 @@ def test_two_processes_share_one_call(redis_client: redis.Redis, redis_url: str)
         assert sum(int(process.rest()[-1]) for process in (one, two)) == 1
 
 
+@timed
 def test_the_next_proceeds_when_the_leading_process_is_killed(redis_client: redis.Redis, redis_url: str) -> None:
     with Process(ASKER, redis_url, QUESTION, 60, 1) as leader:
         assert leader.line() == "ready"
         leader.send()
         wait_for(lambda: redis_client.keys("costopt:l:*"), "the leader holds its lease")
-        cache = SemanticCache(RedisStore(redis_url), embedder=Words(), judge=NEAR).warm()
+        cache = patient(redis_url)
         model = Model(cache=cache)
         threading.Timer(0.3, leader.kill).start()
         started = time.monotonic()
@@ -145,6 +144,7 @@ def test_an_answer_that_came_since_we_looked_is_not_paid_for_again(redis_client:
     other.close()
 
 
+@timed
 def test_followers_proceed_when_the_leaders_call_fails(cache: SemanticCache, pool: ThreadPoolExecutor) -> None:
     model = Model(cache=cache, seconds=0.3, failures=1)
     started = time.monotonic()
@@ -155,6 +155,7 @@ def test_followers_proceed_when_the_leaders_call_fails(cache: SemanticCache, poo
     assert time.monotonic() - started < 5
 
 
+@timed
 async def test_followers_proceed_when_the_leader_is_cancelled(async_cache: SemanticCache) -> None:
     model = Model(cache=async_cache, seconds=1.0)
     leader, followers = await led(model)
@@ -165,6 +166,7 @@ async def test_followers_proceed_when_the_leader_is_cancelled(async_cache: Seman
         await leader
 
 
+@timed
 async def test_a_cancelled_follower_takes_nobody_with_it(async_cache: SemanticCache) -> None:
     model = Model(cache=async_cache, seconds=1.0)
     leader, followers = await led(model)
@@ -184,6 +186,7 @@ async def led(model: Model) -> tuple[asyncio.Task[Any], list[asyncio.Task[Any]]]
     return leader, followers
 
 
+@timed
 def test_other_questions_do_not_wait(cache: SemanticCache, pool: ThreadPoolExecutor) -> None:
     slow = Model(cache=cache, seconds=1.5)
     quick = Model(cache=cache)
@@ -197,6 +200,7 @@ def test_other_questions_do_not_wait(cache: SemanticCache, pool: ThreadPoolExecu
     assert running.result().content == answer_to(QUESTION)
 
 
+@timed
 def test_followers_of_an_answer_that_is_not_kept_all_ask(cache: SemanticCache, pool: ThreadPoolExecutor) -> None:
     """An empty answer is handed to nobody, and the followers do not queue for another one."""
 

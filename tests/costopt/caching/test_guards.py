@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from costopt.caching.guards import GUARDS, MAX_CHARS, READ, features, veto
 from tests.costopt.caching.guard_pairs import NEAR_MISSES, PARAPHRASES
+from tests.timed import timed
 
 
 @pytest.mark.parametrize(("guard", "one", "two"), [(g, *pair) for g, pairs in NEAR_MISSES.items() for pair in pairs])
@@ -137,6 +138,7 @@ def test_no_guard_vetoes_a_text_beside_itself(text):
         "a b c d ",
     ],
 )
+@timed
 def test_no_text_takes_long(unit):
     text = (unit * MAX_CHARS)[: MAX_CHARS - 2]
     start = time.perf_counter()
@@ -145,6 +147,7 @@ def test_no_text_takes_long(unit):
     assert time.perf_counter() - start < 1.0
 
 
+@timed
 def test_a_megabyte_is_no_burden():
     start = time.perf_counter()
     assert veto("1 " * 500_000, "2 " * 500_000) is None
