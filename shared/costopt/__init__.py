@@ -15,6 +15,7 @@ from costopt.caching import (
     SemanticCache,
     SimilarityJudge,
 )
+from costopt.compression import CompressionResult, Compressor
 from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder
 from costopt.errors import (
     BudgetExceededError,
@@ -36,6 +37,8 @@ __all__ = [
     "CacheRequest",
     "CacheStats",
     "Cascade",
+    "CompressionResult",
+    "Compressor",
     "ConfigError",
     "CostOptError",
     "CrossEncoderJudge",

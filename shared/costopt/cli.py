@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from costopt.compression_cli import compress
 from costopt.errors import ConfigError, CostOptError, require
 from costopt.routing_cli import router_app
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 cache_app = typer.Typer(help="Look at, empty and measure a cache.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 app.add_typer(router_app, name="router")
+app.command()(compress)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
