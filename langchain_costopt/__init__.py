@@ -1,17 +1,34 @@
-"""costopt for LangChain: `set_llm_cache(SemanticCache())`, `RouterRunnable(tiers=[cheap, strong])`."""
+"""costopt for LangChain.
+
+`set_llm_cache(SemanticCache())`, `RouterRunnable(tiers=[cheap, strong])`, `DocumentCompressor(target_ratio=0.3)`.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_costopt.cache import SemanticCache
+    from langchain_costopt.compression_middleware import CompressionMiddleware
+    from langchain_costopt.document_compressor import DocumentCompressor
+    from langchain_costopt.history_compressor import HistoryCompressor
     from langchain_costopt.router import RouterRunnable
     from langchain_costopt.router_middleware import RouterMiddleware
     from langchain_costopt.streaming import StreamCache
 
-__all__ = ["RouterMiddleware", "RouterRunnable", "SemanticCache", "StreamCache"]
+__all__ = [
+    "CompressionMiddleware",
+    "DocumentCompressor",
+    "HistoryCompressor",
+    "RouterMiddleware",
+    "RouterRunnable",
+    "SemanticCache",
+    "StreamCache",
+]
 
 _HOMES = {
+    "CompressionMiddleware": "langchain_costopt.compression_middleware",
+    "DocumentCompressor": "langchain_costopt.document_compressor",
+    "HistoryCompressor": "langchain_costopt.history_compressor",
     "RouterMiddleware": "langchain_costopt.router_middleware",
     "RouterRunnable": "langchain_costopt.router",
     "SemanticCache": "langchain_costopt.cache",

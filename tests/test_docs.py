@@ -18,8 +18,11 @@ import pytest
 
 import costopt
 import langchain_costopt
+import llamaindex_costopt
+from costopt import compression
 from costopt.caching.policy import default_policy
 from costopt.routing import train_router
+from tests.costopt.compression.classifiers import bert
 from tests.costopt.routing.rows import outcomes
 from tests.openai_server import openai_server
 
@@ -28,7 +31,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def modules() -> Iterator[ModuleType]:
-    for package in (costopt, langchain_costopt):
+    for package in (costopt, langchain_costopt, llamaindex_costopt):
         yield package
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             yield importlib.import_module(info.name)
@@ -55,6 +58,12 @@ def names(tmp_path: Path) -> Iterator[dict[str, Any]]:
     set_llm_cache(None)
 
 
+@pytest.fixture(scope="module")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small token classifier."""
+    return bert(tmp_path_factory.mktemp("models"))
+
+
 def test_the_examples_are_found() -> None:
     assert len(EXAMPLES) >= 20
 
@@ -66,6 +75,10 @@ def test_docstring_example(example: doctest.DocTest, names: dict[str, Any], requ
         request.getfixturevalue("redis_client")
     if example.name.startswith("langchain_costopt"):
         names["SemanticCache"] = langchain_costopt.SemanticCache
+    if example.name.startswith("costopt.compression"):
+        names |= {name: getattr(compression, name) for name in compression.__all__}
+    if "classifier_folder" in example.docstring:
+        names["classifier_folder"] = request.getfixturevalue("classifier_folder")
     example.globs = {**example.globs, **names}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     assert runner.run(example).failed == 0
@@ -90,6 +103,9 @@ def test_readme_snippet(snippet: str, tmp_path: Path) -> None:
         if "load_router" in snippet:  # as `router train` would
             labelled = replace(outcomes(60), tiers=("gpt-4o-mini", "gpt-4o"), answers={})
             train_router(labelled, costopt.default_embedder()).router.save(tmp_path / "router")
+        if "LLMLingua2" in snippet:
+            (tmp_path / "models").mkdir()
+            bert(tmp_path).rename(tmp_path / "models" / "token-classifier")
         command = [sys.executable, "-c", snippet]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

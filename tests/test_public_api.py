@@ -41,6 +41,10 @@ def test_every_error_is_a_costopt_error() -> None:
         ("import langchain_costopt", "torch redis redisvl langchain_core numpy"),
         ("from langchain_costopt import SemanticCache", "torch redis redisvl llama_index transformers"),
         ("import langchain_costopt as c; c.SemanticCache()", "torch redis redisvl llama_index transformers usearch"),
+        ("import langchain_costopt as c; c.DocumentCompressor()", "torch redis redisvl llama_index transformers"),
+        ("import langchain_costopt as c; c.HistoryCompressor()", "torch redis redisvl llama_index genai_prices"),
+        ("import llamaindex_costopt", "torch redis redisvl langchain_core llama_index transformers numpy"),
+        ("import llamaindex_costopt as c; c.CompressorPostprocessor()", "torch redis redisvl langchain_core usearch"),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_used(statement: str, absent: str, tmp_path: Path) -> None:
