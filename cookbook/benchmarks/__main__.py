@@ -24,12 +24,15 @@ SECTIONS = {
     "quality": "Quality of the semantic tier",
     "judge": "The judge",
     "routing": "Quality of routing",
+    "compression": "Compression: do the answers survive",
+    "history": "Chats that grow",
     "stream": "A stream of requests",
     "faults": "Faults",
     "lookup": "Lookups",
     "scale": "Growth, scopes, recall, memory",
     "concurrency": "Many at once",
     "router_cost": "What deciding costs",
+    "llmlingua": "The token-level backend",
 }
 
 

@@ -37,6 +37,9 @@ SOURCES = {
     "caching/question_pairs.jsonl.gz": "https://github.com/zilliztech/GPTCache/tree/main/examples/benchmark",
     "caching/prompt_pairs.jsonl.gz": "https://github.com/redislabsdev/langcache-customer-data-eval",
     "caching/banking77.jsonl.gz": "https://github.com/PolyAI-LDN/task-specific-datasets",
+    "compression/nq_passages.jsonl.gz": "https://github.com/nelson-liu/lost-in-the-middle",
+    "compression/covid_qa.jsonl.gz": "https://github.com/deepset-ai/COVID-QA",
+    "compression/qmsum.jsonl.gz": "https://github.com/Yale-LILY/QMSum",
     "routing/mmlu.jsonl.gz": "https://github.com/lm-sys/RouteLLM/tree/main/routellm/evals",
     "routing/gsm8k.jsonl.gz": "https://github.com/lm-sys/RouteLLM/tree/main/routellm/evals",
 }
