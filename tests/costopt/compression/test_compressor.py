@@ -329,10 +329,10 @@ def test_a_backend_drops_words_without_a_question() -> None:
 
 def test_a_backend_sees_what_the_question_left() -> None:
     backend = FirstWords()
-    result = Compressor(backend=backend, target_ratio=0.2).compress(MUSEUM, "Who is the director?")
+    result = Compressor(backend=backend, target_ratio=0.3).compress(MUSEUM, "Who is the director?")
     (seen,) = [text for text in backend.given["texts"] if text]
     assert "Ann Lee" in seen
-    assert 0.2 * COUNT(MUSEUM) < COUNT(seen) < 0.5 * COUNT(MUSEUM)
+    assert 0.3 * COUNT(MUSEUM) < COUNT(seen) < 0.5 * COUNT(MUSEUM)
     assert result.tokens_after <= 0.2 * COUNT(MUSEUM)
 
 
