@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_costopt.cache import SemanticCache
+    from langchain_costopt.quantized import ChatQuantized
     from langchain_costopt.router import RouterRunnable
     from langchain_costopt.router_middleware import RouterMiddleware
     from langchain_costopt.streaming import StreamCache
 
-__all__ = ["RouterMiddleware", "RouterRunnable", "SemanticCache", "StreamCache"]
+__all__ = ["ChatQuantized", "RouterMiddleware", "RouterRunnable", "SemanticCache", "StreamCache"]
 
 _HOMES = {
+    "ChatQuantized": "langchain_costopt.quantized",
     "RouterMiddleware": "langchain_costopt.router_middleware",
     "RouterRunnable": "langchain_costopt.router",
     "SemanticCache": "langchain_costopt.cache",

@@ -18,7 +18,9 @@ import pytest
 
 import costopt
 import langchain_costopt
+import llamaindex_costopt
 from costopt.caching.policy import default_policy
+from costopt.local.transformers_engine import TransformersEngine
 from costopt.routing import train_router
 from tests.costopt.routing.rows import outcomes
 from tests.openai_server import openai_server
@@ -28,7 +30,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def modules() -> Iterator[ModuleType]:
-    for package in (costopt, langchain_costopt):
+    for package in (costopt, langchain_costopt, llamaindex_costopt):
         yield package
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             yield importlib.import_module(info.name)
@@ -64,13 +66,15 @@ def test_docstring_example(example: doctest.DocTest, names: dict[str, Any], requ
     if "redis_url" in example.docstring:
         names["redis_url"] = request.getfixturevalue("redis_url")
         request.getfixturevalue("redis_client")
+    if "facts_model" in example.docstring:
+        names["facts_model"] = request.getfixturevalue("facts_model")
     if example.name.startswith("langchain_costopt"):
         names["SemanticCache"] = langchain_costopt.SemanticCache
     example.globs = {**example.globs, **names}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     assert runner.run(example).failed == 0
     for value in example.globs.values():
-        if isinstance(value, costopt.RedisStore | costopt.LocalStore):
+        if isinstance(value, costopt.RedisStore | costopt.LocalStore | TransformersEngine):
             value.close()
 
 

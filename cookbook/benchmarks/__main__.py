@@ -30,6 +30,9 @@ SECTIONS = {
     "scale": "Growth, scopes, recall, memory",
     "concurrency": "Many at once",
     "router_cost": "What deciding costs",
+    "memory": "Memory of local models",
+    "quantised": "Quantised local models",
+    "local_throughput": "Many requests to a local model",
 }
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from costopt.errors import ConfigError, CostOptError, require
+from costopt.local_cli import local_app, plan
 from costopt.routing_cli import router_app
 
 __all__ = ["main"]
@@ -27,6 +28,8 @@ app = typer.Typer(
 cache_app = typer.Typer(help="Look at, empty and measure a cache.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 app.add_typer(router_app, name="router")
+app.add_typer(local_app, name="local")
+app.command()(plan)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
