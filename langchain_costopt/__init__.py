@@ -4,14 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_costopt.batch_runner import BatchRunner
     from langchain_costopt.cache import SemanticCache
+    from langchain_costopt.cost_tracker import CostTracker
     from langchain_costopt.router import RouterRunnable
     from langchain_costopt.router_middleware import RouterMiddleware
     from langchain_costopt.streaming import StreamCache
 
-__all__ = ["RouterMiddleware", "RouterRunnable", "SemanticCache", "StreamCache"]
+__all__ = ["BatchRunner", "CostTracker", "RouterMiddleware", "RouterRunnable", "SemanticCache", "StreamCache"]
 
 _HOMES = {
+    "BatchRunner": "langchain_costopt.batch_runner",
+    "CostTracker": "langchain_costopt.cost_tracker",
     "RouterMiddleware": "langchain_costopt.router_middleware",
     "RouterRunnable": "langchain_costopt.router",
     "SemanticCache": "langchain_costopt.cache",

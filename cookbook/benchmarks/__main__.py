@@ -26,10 +26,13 @@ SECTIONS = {
     "routing": "Quality of routing",
     "stream": "A stream of requests",
     "faults": "Faults",
+    "batch": "Batches",
     "lookup": "Lookups",
     "scale": "Growth, scopes, recall, memory",
     "concurrency": "Many at once",
     "router_cost": "What deciding costs",
+    "accounting": "Accounting",
+    "audit": "The audit",
 }
 
 

@@ -3,6 +3,7 @@
 For LangChain import `langchain_costopt`, for LlamaIndex `llamaindex_costopt`; this is the core they share.
 """
 
+from costopt.audit import Ledger, SpendingLimit
 from costopt.caching import (
     Answer,
     CacheHit,
@@ -17,6 +18,7 @@ from costopt.caching import (
 )
 from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder
 from costopt.errors import (
+    BatchError,
     BudgetExceededError,
     ConfigError,
     CostOptError,
@@ -30,6 +32,7 @@ from costopt.routing import Budget, Cascade, RouteDecision, Router, RouteRequest
 
 __all__ = [
     "Answer",
+    "BatchError",
     "Budget",
     "BudgetExceededError",
     "CacheHit",
@@ -42,6 +45,7 @@ __all__ = [
     "Embedder",
     "EmbeddingError",
     "EntryError",
+    "Ledger",
     "LocalStore",
     "MiniLMEmbedder",
     "MissingExtraError",
@@ -54,6 +58,7 @@ __all__ = [
     "SemanticCache",
     "SharedEmbedder",
     "SimilarityJudge",
+    "SpendingLimit",
     "StoreError",
     "Tier",
     "Usage",

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from costopt.audit_cli import audit_log
+from costopt.batch_cli import batch_app
 from costopt.errors import ConfigError, CostOptError, require
 from costopt.routing_cli import router_app
 
@@ -27,6 +29,8 @@ app = typer.Typer(
 cache_app = typer.Typer(help="Look at, empty and measure a cache.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 app.add_typer(router_app, name="router")
+app.add_typer(batch_app, name="batch")
+app.command("audit")(audit_log)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
