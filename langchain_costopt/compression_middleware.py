@@ -7,9 +7,8 @@ from typing import Any, Unpack
 
 from costopt.compression.books import Books, CompressionStats
 from costopt.compression.history import HistoryCompressor as Core
-from costopt.errors import ConfigError
 from costopt.routing.tier import Tier
-from langchain_costopt.history_compressor import HistoryOptions, as_turns, noted
+from langchain_costopt.history_compressor import HistoryOptions, ashortened, core_of, shortened
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -47,10 +46,8 @@ class CompressionMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def __init__(self, *, core: Core | None = None, **options: Unpack[HistoryOptions]) -> None:
         super().__init__()
-        if core is not None and options:
-            raise ConfigError("give either core= or options, not both")
         self._options: dict[str, Any] = dict(options)
-        self._core = core or Core(**options)
+        self._core = core_of(core, options)
         self._by_model = core is None and not {"model", "compressor"} & options.keys()
         self._cores = {_DEFAULT_MODEL: self._core}
         self._books = Books("CompressionMiddleware")
@@ -59,26 +56,14 @@ class CompressionMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Called by the agent: make the call, with a shorter history."""
-        messages: list[Any] = list(request.messages)
-        try:
-            shorter: list[Any] = noted(self._books, messages, self._core_for(request).compress(as_turns(messages)))
-        except Exception as error:
-            self._books.failed(error)
-            shorter = messages
+        shorter: list[Any] = shortened(self._books, list(request.messages), lambda: self._core_for(request))
         return handler(request.override(messages=shorter))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """`wrap_model_call`, without blocking the event loop."""
-        messages: list[Any] = list(request.messages)
-        try:
-            shorter: list[Any] = noted(
-                self._books, messages, await self._core_for(request).acompress(as_turns(messages))
-            )
-        except Exception as error:
-            self._books.failed(error)
-            shorter = messages
+        shorter: list[Any] = await ashortened(self._books, list(request.messages), lambda: self._core_for(request))
         return await handler(request.override(messages=shorter))
 
     def stats(self) -> CompressionStats:

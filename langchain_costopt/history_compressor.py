@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from langchain_core.language_models import LanguageModelInput
@@ -62,9 +62,7 @@ class HistoryCompressor(Runnable[LanguageModelInput, list[BaseMessage]]):
     """
 
     def __init__(self, *, core: Core | None = None, **options: Unpack[HistoryOptions]) -> None:
-        if core is not None and options:
-            raise ConfigError("give either core= or options, not both")
-        self.core = core or Core(**options)
+        self.core = core_of(core, options)
         self._books = Books("HistoryCompressor")
 
     def invoke(
@@ -96,23 +94,38 @@ class HistoryCompressor(Runnable[LanguageModelInput, list[BaseMessage]]):
         return self._books.stats()
 
     def _compressed(self, given: LanguageModelInput) -> list[BaseMessage]:
-        messages = _messages(given)
-        try:
-            return noted(self._books, messages, self.core.compress(as_turns(messages)))
-        except Exception as error:
-            self._books.failed(error)
-            return messages
+        return shortened(self._books, _messages(given), lambda: self.core)
 
     async def _acompressed(self, given: LanguageModelInput) -> list[BaseMessage]:
-        messages = _messages(given)
-        try:
-            return noted(self._books, messages, await self.core.acompress(as_turns(messages)))
-        except Exception as error:
-            self._books.failed(error)
-            return messages
+        return await ashortened(self._books, _messages(given), lambda: self.core)
 
 
-def as_turns(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def core_of(core: Core | None, options: Mapping[str, Any]) -> Core:
+    """The core that was given, or one made of the options."""
+    if core is not None and options:
+        raise ConfigError("give either core= or options, not both")
+    return core or Core(**options)
+
+
+def shortened(books: Books, messages: list[BaseMessage], core: Callable[[], Core]) -> list[BaseMessage]:
+    """The messages with less text; as they are if anything fails."""
+    try:
+        return _noted(books, messages, core().compress(_as_turns(messages)))
+    except Exception as error:
+        books.failed(error)
+        return messages
+
+
+async def ashortened(books: Books, messages: list[BaseMessage], core: Callable[[], Core]) -> list[BaseMessage]:
+    """`shortened`, without blocking the event loop."""
+    try:
+        return _noted(books, messages, await core().acompress(_as_turns(messages)))
+    except Exception as error:
+        books.failed(error)
+        return messages
+
+
+def _as_turns(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """LangChain's messages as the core knows them."""
     return [
         {
@@ -126,7 +139,7 @@ def as_turns(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     ]
 
 
-def noted(books: Books, messages: Sequence[BaseMessage], result: HistoryResult) -> list[BaseMessage]:
+def _noted(books: Books, messages: Sequence[BaseMessage], result: HistoryResult) -> list[BaseMessage]:
     """The messages as the result has them; those that were shortened are copies that say so."""
     made = list(messages)
     for i in dict.fromkeys(each.message for each in result.shortened):

@@ -153,8 +153,10 @@ def _llama(embedder: SharedEmbedder) -> Side:
         async def _aget_query_embedding(self, query: str) -> list[float]:
             return self._get_text_embedding(query)
 
+    def split(text: str) -> list[str]:  # its own needs nltk
+        return [text[unit.start : unit.end] for unit in units(text)]
+
     def side(case: Case, ratio: float) -> str:
-        split = lambda text: [text[unit.start : unit.end] for unit in units(text)]  # noqa: E731  # its own needs nltk
         optimiser = SentenceEmbeddingOptimizer(
             embed_model=Ours(), percentile_cutoff=ratio, tokenizer_fn=split, context_before=0, context_after=0
         )

@@ -58,7 +58,8 @@ def compress(
         for line in result.show().splitlines():
             out.print(line, style=_COLOURS.get(line[:2], ""), markup=False)
     else:
-        sys.stdout.write(result.text)
+        # To a file or a pipe goes the text and nothing else.
+        sys.stdout.write(result.text + ("\n" if sys.stdout.isatty() else ""))
     kept = f"{result.tokens_after:,} of {result.tokens_before:,} tokens kept ({result.kept_ratio:.1%})"
     err.print(f"{kept}, counted by {result.counted_by}" + ("" if result.exact else " (an estimate)"), markup=False)
     for note in result.notes:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from costopt._minilm import _fork_aware, _multiplies_bfloat16, groups
+from costopt._minilm import _fork_aware, _multiplies_bfloat16, _printable, groups
 from costopt.compression.words import Tokens
 from costopt.errors import ConfigError, require
 
@@ -200,11 +200,6 @@ def _positions(config: Any) -> int:
     places = getattr(config, "max_position_embeddings", None) or _MOST_TOKENS
     # RoBERTa and its kin count from the padding's id on.
     return int(places) - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
-
-
-def _printable(text: str) -> str:
-    """With "?" for lone surrogates, which the tokenizer refuses."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @contextmanager

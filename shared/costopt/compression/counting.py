@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from costopt._minilm import _printable
 from costopt.errors import ConfigError
 from costopt.tokens import count_tokens
 
@@ -75,19 +76,14 @@ def _counting(model: Any) -> Callable[[str], int]:
         whole = type(model).from_str(model.to_str())
         whole.no_truncation()
         whole.no_padding()
-        return lambda text: len(whole.encode(_encodable(text), add_special_tokens=False).ids)
+        return lambda text: len(whole.encode(_printable(text), add_special_tokens=False).ids)
     if hasattr(model, "convert_tokens_to_ids") and callable(model):  # transformers
         return lambda text: len(
-            model(_encodable(text), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+            model(_printable(text), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         )
     if callable(model):
         return lambda text: _whole(model(text), model)
     raise ConfigError(f"model={model!r}: give the name of a model, a tokenizer, or a function that counts tokens")
-
-
-def _encodable(text: str) -> str:
-    """With "?" for lone surrogates, which the tokenizers in Rust refuse."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _whole(counted: Any, model: Any) -> int:
