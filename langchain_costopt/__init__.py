@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from langchain_costopt.compression_middleware import CompressionMiddleware
     from langchain_costopt.document_compressor import DocumentCompressor
     from langchain_costopt.history_compressor import HistoryCompressor
+    from langchain_costopt.quantized import ChatQuantized
     from langchain_costopt.router import RouterRunnable
     from langchain_costopt.router_middleware import RouterMiddleware
     from langchain_costopt.streaming import StreamCache
 
 __all__ = [
+    "ChatQuantized",
     "CompressionMiddleware",
     "DocumentCompressor",
     "HistoryCompressor",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ChatQuantized": "langchain_costopt.quantized",
     "CompressionMiddleware": "langchain_costopt.compression_middleware",
     "DocumentCompressor": "langchain_costopt.document_compressor",
     "HistoryCompressor": "langchain_costopt.history_compressor",

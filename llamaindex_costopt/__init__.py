@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_costopt.compressor_postprocessor import CompressorPostprocessor
+    from llamaindex_costopt.quantized import QuantizedLLM
 
-__all__ = ["CompressorPostprocessor"]
+__all__ = ["CompressorPostprocessor", "QuantizedLLM"]
 
-_HOMES = {"CompressorPostprocessor": "llamaindex_costopt.compressor_postprocessor"}
+_HOMES = {
+    "QuantizedLLM": "llamaindex_costopt.quantized",
+    "CompressorPostprocessor": "llamaindex_costopt.compressor_postprocessor",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,17 @@ GIVEN_URL = "COSTOPT_TEST_REDIS_URL"
 # How long one example takes says more of what else the machine does than of us.
 settings.register_profile("costopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("costopt")
+
+
+@pytest.fixture(scope="session")
+def facts_model() -> Path:
+    """A chat model that knows two hundred facts; trained by the first test that asks for it."""
+    import torch
+
+    from tests import tiny_models
+
+    torch.set_num_threads(1)  # its matrices are small, and other tests run beside
+    return tiny_models.facts_model()
 
 
 @pytest.fixture(scope="session")

@@ -91,9 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"error": {"message": told.error, "type": "error", "code": code}}
             self._send("application/json", json.dumps(error), told)
             return
-        answer = _answer(request, number, told)
+        if self.path.endswith("/chat/completions"):
+            answer, events = _answer(request, number, told), _events
+        else:
+            answer, events = _completion(request, number, told), _completion_events
         if request.get("stream"):
-            self._stream(list(_events(answer)), told)
+            self._stream(list(events(answer)), told)
         else:
             self._send("application/json", json.dumps(answer), told)
 
@@ -144,10 +147,42 @@ def _answer(request: dict[str, Any], number: int, told: Behaviour) -> dict[str, 
     }
 
 
+def _completion(request: dict[str, Any], number: int, told: Behaviour) -> dict[str, Any]:
+    """What follows a text."""
+    logprobs = None
+    if told.logprobs:
+        values = list(told.logprobs)
+        tops = [{"a": value, "b": value - 1} for value in values]
+        logprobs = {"tokens": ["a"] * len(values), "token_logprobs": values, "top_logprobs": tops}
+    text = told.text or f"answer {number}"
+    choice = {"index": 0, "text": text, "finish_reason": told.finish, "logprobs": logprobs}
+    return {
+        "id": f"cmpl-{number}",
+        "object": "text_completion",
+        "created": 1_700_000_000 + number,
+        "model": request["model"],
+        "choices": [choice],
+        "usage": told.usage,
+    }
+
+
+def _completion_events(answer: dict[str, Any]) -> Iterator[str]:
+    choice = answer["choices"][0]
+    base = {**answer, "usage": None}
+    for i, word in enumerate(choice["text"].split(" ")):
+        piece = {**choice, "text": word if i == 0 else f" {word}", "finish_reason": None}
+        yield _event({**base, "choices": [{**piece, "logprobs": choice["logprobs"] if i == 0 else None}]})
+    yield _event({**base, "choices": [{**choice, "text": "", "logprobs": None}]})
+    if answer["usage"] is not None:
+        yield _event({**base, "choices": [], "usage": answer["usage"]})
+
+
 def _events(answer: dict[str, Any]) -> Iterator[str]:
     """The same answer in chunks, the way the API streams it."""
     base = {**answer, "object": "chat.completion.chunk", "usage": None}
     choice = answer["choices"][0]
+    if choice.get("logprobs"):
+        yield _event({**base, "choices": [{"index": 0, "delta": {}, "logprobs": choice["logprobs"]}]})
     for delta in _deltas(choice["message"]):
         yield _event({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
     yield _event({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})

@@ -21,6 +21,7 @@ import langchain_costopt
 import llamaindex_costopt
 from costopt import compression
 from costopt.caching.policy import default_policy
+from costopt.local.transformers_engine import TransformersEngine
 from costopt.routing import train_router
 from tests.costopt.compression.classifiers import bert
 from tests.costopt.routing.rows import outcomes
@@ -73,6 +74,8 @@ def test_docstring_example(example: doctest.DocTest, names: dict[str, Any], requ
     if "redis_url" in example.docstring:
         names["redis_url"] = request.getfixturevalue("redis_url")
         request.getfixturevalue("redis_client")
+    if "facts_model" in example.docstring:
+        names["facts_model"] = request.getfixturevalue("facts_model")
     if example.name.startswith("langchain_costopt"):
         names["SemanticCache"] = langchain_costopt.SemanticCache
     if example.name.startswith("costopt.compression"):
@@ -83,7 +86,7 @@ def test_docstring_example(example: doctest.DocTest, names: dict[str, Any], requ
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     assert runner.run(example).failed == 0
     for value in example.globs.values():
-        if isinstance(value, costopt.RedisStore | costopt.LocalStore):
+        if isinstance(value, costopt.RedisStore | costopt.LocalStore | TransformersEngine):
             value.close()
 
 

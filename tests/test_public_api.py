@@ -39,6 +39,8 @@ def test_every_error_is_a_costopt_error() -> None:
     [
         ("import costopt", "torch redis redisvl langchain_core llama_index transformers usearch genai_prices"),
         ("import langchain_costopt", "torch redis redisvl langchain_core numpy"),
+        ("import llamaindex_costopt", "torch redis redisvl llama_index openai numpy"),
+        ("import costopt.local", "torch transformers bitsandbytes openai pynvml llguidance accelerate"),
         ("from langchain_costopt import SemanticCache", "torch redis redisvl llama_index transformers"),
         ("import langchain_costopt as c; c.SemanticCache()", "torch redis redisvl llama_index transformers usearch"),
         ("import langchain_costopt as c; c.DocumentCompressor()", "torch redis redisvl llama_index transformers"),
@@ -65,6 +67,8 @@ def test_nothing_heavy_is_imported_before_it_is_used(statement: str, absent: str
             "import sys; from costopt.cli import main; sys.argv = ['costopt', 'demo']; main()",
             "costopt[langchain]",
         ),
+        ("openai", "import costopt; costopt.OpenAICompatibleEngine(base_url='http://a', model='m')", "costopt[served]"),
+        ("transformers", "import costopt; costopt.MemoryPlan.of('.')", "costopt[local]"),
     ],
 )
 def test_a_missing_extra_is_named(missing: str, code: str, extra: str) -> None:

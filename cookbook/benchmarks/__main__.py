@@ -33,6 +33,9 @@ SECTIONS = {
     "concurrency": "Many at once",
     "router_cost": "What deciding costs",
     "llmlingua": "The token-level backend",
+    "memory": "Memory of local models",
+    "quantised": "Quantised local models",
+    "local_throughput": "Many requests to a local model",
 }
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from costopt.compression_cli import compress
 from costopt.errors import ConfigError, CostOptError, require
+from costopt.local_cli import local_app, plan
 from costopt.routing_cli import router_app
 
 __all__ = ["main"]
@@ -29,6 +30,8 @@ cache_app = typer.Typer(help="Look at, empty and measure a cache.", no_args_is_h
 app.add_typer(cache_app, name="cache")
 app.add_typer(router_app, name="router")
 app.command()(compress)
+app.add_typer(local_app, name="local")
+app.command()(plan)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

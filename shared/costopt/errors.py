@@ -5,6 +5,12 @@
     ├── MissingExtraError    (also an ImportError) an optional dependency is not installed
     ├── BudgetExceededError  a router's budget does not allow another call now
     ├── EmbeddingError       an embedder failed, or returned what is not an embedding
+    ├── EngineError          a model that makes text failed at it
+    │   ├── ContextLengthError     (also a ValueError)   prompt and answer are longer than its context
+    │   ├── EngineClosedError      the engine was closed before the answer was whole
+    │   ├── GenerationCancelledError  somebody gave the request up
+    │   └── TruncatedOutputError   what had to follow a schema was cut off at max_tokens
+    ├── OutOfMemoryError     (also a MemoryError)  a model needs more memory than there is
     ├── StoreError           a cache store failed
     │   └── StoreTimeoutError (also a TimeoutError) ... by taking longer than it may
     └── EntryError           a stored entry is not one this version can read
@@ -21,12 +27,18 @@ import importlib.util
 __all__ = [
     "BudgetExceededError",
     "ConfigError",
+    "ContextLengthError",
     "CostOptError",
     "EmbeddingError",
+    "EngineClosedError",
+    "EngineError",
     "EntryError",
+    "GenerationCancelledError",
     "MissingExtraError",
+    "OutOfMemoryError",
     "StoreError",
     "StoreTimeoutError",
+    "TruncatedOutputError",
     "require",
 ]
 
@@ -61,6 +73,64 @@ class BudgetExceededError(CostOptError):
 
 class EmbeddingError(CostOptError):
     """An embedder failed, or what it returned is not an embedding."""
+
+
+class EngineError(CostOptError):
+    """A model that makes text failed at it; the request is over, the engine lives on."""
+
+
+class ContextLengthError(EngineError, ValueError):
+    """Prompt and answer together are longer than the context.
+
+    Args:
+        prompt_tokens: Tokens of the prompt.
+        max_tokens: Tokens asked for.
+        limit: What the context holds.
+        limited_by: What sets the limit, and what would raise it.
+    """
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, limit: int, limited_by: str = "the model") -> None:
+        super().__init__(
+            f"context length exceeded: {prompt_tokens} prompt tokens and max_tokens={max_tokens} are "
+            f"{prompt_tokens + max_tokens}, over the {limit} of {limited_by}: shorten the prompt or lower max_tokens"
+        )
+        self.prompt_tokens: int | None = prompt_tokens
+        self.max_tokens: int | None = max_tokens
+        self.limit: int | None = limit
+
+    @classmethod
+    def told(cls, message: str) -> ContextLengthError:
+        """The same from a server, whose words have the figures."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, message)
+        error.prompt_tokens = error.max_tokens = error.limit = None
+        return error
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed before the answer was whole."""
+
+
+class GenerationCancelledError(EngineError):
+    """Somebody gave the request up before its answer was whole."""
+
+
+class TruncatedOutputError(EngineError):
+    """What had to follow a schema was cut off at max_tokens; raise max_tokens.
+
+    Args:
+        text: What there is of it.
+        max_tokens: Tokens asked for.
+    """
+
+    def __init__(self, text: str, max_tokens: int) -> None:
+        super().__init__(f"the structured answer was cut off at max_tokens={max_tokens}, and is not whole: raise it")
+        self.text = text
+        self.max_tokens = max_tokens
+
+
+class OutOfMemoryError(CostOptError, MemoryError):
+    """A model needs more memory than there is; the message has the figures, and settings that would fit."""
 
 
 class StoreError(CostOptError):
