@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_costopt.batch_runner import BatchRunner
     from langchain_costopt.cache import SemanticCache
     from langchain_costopt.compression_middleware import CompressionMiddleware
+    from langchain_costopt.cost_tracker import CostTracker
     from langchain_costopt.document_compressor import DocumentCompressor
     from langchain_costopt.history_compressor import HistoryCompressor
     from langchain_costopt.quantized import ChatQuantized
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from langchain_costopt.streaming import StreamCache
 
 __all__ = [
+    "BatchRunner",
     "ChatQuantized",
     "CompressionMiddleware",
+    "CostTracker",
     "DocumentCompressor",
     "HistoryCompressor",
     "RouterMiddleware",
@@ -28,8 +32,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BatchRunner": "langchain_costopt.batch_runner",
     "ChatQuantized": "langchain_costopt.quantized",
     "CompressionMiddleware": "langchain_costopt.compression_middleware",
+    "CostTracker": "langchain_costopt.cost_tracker",
     "DocumentCompressor": "langchain_costopt.document_compressor",
     "HistoryCompressor": "langchain_costopt.history_compressor",
     "RouterMiddleware": "langchain_costopt.router_middleware",

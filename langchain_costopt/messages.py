@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from costopt.caching import Answer, CacheHit
 from costopt.pricing import Usage, cost
+from costopt.usage import usage_of_langchain
 
 __all__ = ["answer_of", "generations_of", "model_of", "rejection_of", "turns_of"]
 
@@ -280,8 +281,7 @@ def _usage(generations: Sequence[Generation]) -> Usage:
         message = generation.message if isinstance(generation, ChatGeneration) else None
         usage = message.usage_metadata if isinstance(message, AIMessage) else None
         if usage:
-            cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-            return Usage(int(usage["input_tokens"]), int(usage["output_tokens"]), int(cached))
+            return usage_of_langchain(usage) or Usage()
     return Usage()
 
 

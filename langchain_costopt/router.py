@@ -24,7 +24,7 @@ from langchain_core.runnables.utils import gather_with_concurrency
 from costopt.embedding import Embedder
 from costopt.errors import ConfigError
 from costopt.routing.books import RouterStats
-from costopt.routing.budget import Budget
+from costopt.routing.budget import Spendable
 from costopt.routing.cascade import Cascade
 from costopt.routing.decision import RouteDecision
 from costopt.routing.estimator import Estimator
@@ -55,7 +55,7 @@ class RoutingOptions(TypedDict, total=False):
     embedder: Embedder
     regions: Iterable[str]
     required_tags: Iterable[str]
-    budget: Budget
+    budget: Spendable
     sticky: Sticky | bool
     cascade: Cascade
     shadow: bool

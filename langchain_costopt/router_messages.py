@@ -14,6 +14,7 @@ from costopt.routing.cascade import Reply
 from costopt.routing.request import RouteRequest
 from costopt.routing.sticky import conversation_id
 from costopt.tokens import count_tokens, most_tokens
+from costopt.usage import usage_of_langchain
 from langchain_costopt.messages import _finish
 
 __all__ = ["Produced", "reply_of", "request_of", "shows", "text_of"]
@@ -127,11 +128,7 @@ def _seen(block: Any) -> bool:
 
 
 def _usage(message: AIMessage) -> Usage | None:
-    said = message.usage_metadata
-    if not said:
-        return None
-    cached = (said.get("input_token_details") or {}).get("cache_read") or 0
-    return Usage(int(said["input_tokens"]), int(said["output_tokens"]), int(cached))
+    return usage_of_langchain(message.usage_metadata) if message.usage_metadata else None
 
 
 def _logprob(said: Any) -> float | None:

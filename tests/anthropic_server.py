@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,7 +12,7 @@ from tests.answers import arguments, called_tool, running
 
 
 class AnthropicServer(ThreadingHTTPServer):
-    """Counts the requests it answered in `requests`; `status` from 400 on makes it fail."""
+    """Counts the requests it answered in `requests`; fails with a `status` from 400 on; `usage` is what it reports."""
 
     daemon_threads = True
 
@@ -20,6 +20,7 @@ class AnthropicServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.status = 200
+        self.usage: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {"input_tokens": 30, "output_tokens": 12}
 
     @property
     def url(self) -> str:
@@ -36,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind = "rate_limit_error" if self.server.status == 429 else "overloaded_error"
             self._send("application/json", json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}))
             return
-        answer = _answer(request, len(self.server.requests))
+        answer = _answer(request, len(self.server.requests), self.server.usage(request))
         if request.get("stream"):
             self._send("text/event-stream", "".join(_events(answer)))
         else:
@@ -54,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _answer(request: dict[str, Any], number: int) -> dict[str, Any]:
+def _answer(request: dict[str, Any], number: int, usage: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"type": "text", "text": f"claude {number}"}
     forced = request.get("tool_choice") or {}
     asked = {**request, "tool_choice": "required" if forced.get("type") == "any" else forced or None}
@@ -70,13 +71,14 @@ def _answer(request: dict[str, Any], number: int) -> dict[str, Any]:
         "content": [content],
         "stop_reason": "tool_use" if tool is not None else "end_turn",
         "stop_sequence": None,
-        "usage": {"input_tokens": 30, "output_tokens": 12},
+        "usage": usage,
     }
 
 
 def _events(answer: dict[str, Any]) -> Iterator[str]:
     block = answer["content"][0]
-    yield _event("message_start", message={**answer, "content": [], "stop_reason": None})
+    begun = {**answer["usage"], "output_tokens": 1}
+    yield _event("message_start", message={**answer, "content": [], "stop_reason": None, "usage": begun})
     if block["type"] == "text":
         yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
         for i, word in enumerate(block["text"].split(" ")):
@@ -88,7 +90,9 @@ def _events(answer: dict[str, Any]) -> Iterator[str]:
         yield _event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": written})
     yield _event("content_block_stop", index=0)
     ended = {"stop_reason": answer["stop_reason"], "stop_sequence": None}
-    yield _event("message_delta", delta=ended, usage={"input_tokens": 30, "output_tokens": 12})
+    # Cumulative, as the API sends it; for how long what was written is kept, only the start says.
+    told = {name: count for name, count in answer["usage"].items() if name != "cache_creation"}
+    yield _event("message_delta", delta=ended, usage=told)
     yield _event("message_stop")
 
 

@@ -20,9 +20,11 @@ import costopt
 import langchain_costopt
 import llamaindex_costopt
 from costopt import compression
+from costopt.batch import OpenAIBatches
 from costopt.caching.policy import default_policy
 from costopt.local.transformers_engine import TransformersEngine
 from costopt.routing import train_router
+from tests.batch_server import batch_server
 from tests.costopt.compression.classifiers import bert
 from tests.costopt.routing.rows import outcomes
 from tests.openai_server import openai_server
@@ -65,6 +67,20 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bert(tmp_path_factory.mktemp("models"))
 
 
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What the examples of batches take for granted: a provider."""
+    import openai
+    from langchain_openai import ChatOpenAI
+    from llama_index.llms.openai import OpenAI
+
+    with batch_server() as server, openai.OpenAI(api_key="sk-none", base_url=f"{server.url}/v1") as client:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        llm = OpenAI("gpt-4o-mini", api_base=f"{server.url}/v1", openai_client=client)
+        yield {"client": client, "ChatOpenAI": ChatOpenAI, "llm": llm, "OpenAIBatches": OpenAIBatches}
+
+
 def test_the_examples_are_found() -> None:
     assert len(EXAMPLES) >= 20
 
@@ -82,6 +98,8 @@ def test_docstring_example(example: doctest.DocTest, names: dict[str, Any], requ
         names |= {name: getattr(compression, name) for name in compression.__all__}
     if "classifier_folder" in example.docstring:
         names["classifier_folder"] = request.getfixturevalue("classifier_folder")
+    if "BatchRunner(" in example.docstring:
+        names |= request.getfixturevalue("batches")
     example.globs = {**example.globs, **names}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     assert runner.run(example).failed == 0
@@ -95,12 +113,12 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_readme_snippet(snippet: str, tmp_path: Path) -> None:
-    with openai_server() as server:
+    with openai_server() as server, batch_server() as batches:
         env = {
             "PATH": "/usr/bin:/bin",
             "COSTOPT_CACHE_DIR": str(tmp_path),
             "OPENAI_API_KEY": "sk-none",
-            "OPENAI_BASE_URL": server.url,
+            "OPENAI_BASE_URL": f"{batches.url}/v1" if "BatchRunner" in snippet else server.url,
         }
         (tmp_path / "policy.json").write_text(default_policy().as_json())  # as `cache tune` would
         if "load_router" in snippet:  # as `router train` would

@@ -39,13 +39,13 @@ def test_every_error_is_a_costopt_error() -> None:
     [
         ("import costopt", "torch redis redisvl langchain_core llama_index transformers usearch genai_prices"),
         ("import langchain_costopt", "torch redis redisvl langchain_core numpy"),
-        ("import llamaindex_costopt", "torch redis redisvl llama_index openai numpy"),
         ("import costopt.local", "torch transformers bitsandbytes openai pynvml llguidance accelerate"),
+        ("import costopt.batch as b; b.BatchRunner(b.OpenAIBatches())", "openai anthropic genai_prices langchain_core"),
         ("from langchain_costopt import SemanticCache", "torch redis redisvl llama_index transformers"),
         ("import langchain_costopt as c; c.SemanticCache()", "torch redis redisvl llama_index transformers usearch"),
         ("import langchain_costopt as c; c.DocumentCompressor()", "torch redis redisvl llama_index transformers"),
         ("import langchain_costopt as c; c.HistoryCompressor()", "torch redis redisvl llama_index genai_prices"),
-        ("import llamaindex_costopt", "torch redis redisvl langchain_core llama_index transformers numpy"),
+        ("import llamaindex_costopt", "torch redis redisvl langchain_core llama_index transformers openai numpy"),
         ("import llamaindex_costopt as c; c.CompressorPostprocessor()", "torch redis redisvl langchain_core usearch"),
     ],
 )
@@ -62,6 +62,8 @@ def test_nothing_heavy_is_imported_before_it_is_used(statement: str, absent: str
     [
         ("torch", "import costopt; costopt.SemanticCache()", "costopt[minilm]"),
         ("redisvl", "import costopt; costopt.RedisStore('redis://localhost')", "costopt[redis]"),
+        ("openai", "from costopt.batch import OpenAIBatches; OpenAIBatches()", "costopt[batch]"),
+        ("anthropic", "from costopt.batch import AnthropicBatches; AnthropicBatches()", "costopt[batch]"),
         (
             "langchain_core",
             "import sys; from costopt.cli import main; sys.argv = ['costopt', 'demo']; main()",

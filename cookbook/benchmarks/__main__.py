@@ -28,6 +28,7 @@ SECTIONS = {
     "history": "Chats that grow",
     "stream": "A stream of requests",
     "faults": "Faults",
+    "batch": "Batches",
     "lookup": "Lookups",
     "scale": "Growth, scopes, recall, memory",
     "concurrency": "Many at once",
@@ -36,6 +37,8 @@ SECTIONS = {
     "memory": "Memory of local models",
     "quantised": "Quantised local models",
     "local_throughput": "Many requests to a local model",
+    "accounting": "Accounting",
+    "audit": "The audit",
 }
 
 

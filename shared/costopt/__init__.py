@@ -3,6 +3,7 @@
 For LangChain import `langchain_costopt`, for LlamaIndex `llamaindex_costopt`; this is the core they share.
 """
 
+from costopt.audit import Ledger, SpendingLimit
 from costopt.caching import (
     Answer,
     CacheHit,
@@ -18,6 +19,7 @@ from costopt.caching import (
 from costopt.compression import CompressionResult, Compressor
 from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder
 from costopt.errors import (
+    BatchError,
     BudgetExceededError,
     ConfigError,
     ContextLengthError,
@@ -44,6 +46,7 @@ from costopt.routing import Budget, Cascade, RouteDecision, Router, RouteRequest
 
 __all__ = [
     "Answer",
+    "BatchError",
     "Budget",
     "BudgetExceededError",
     "CacheHit",
@@ -63,6 +66,7 @@ __all__ = [
     "EntryError",
     "GenerationCancelledError",
     "GenerationRequest",
+    "Ledger",
     "LocalBatchRunner",
     "LocalStore",
     "MemoryPlan",
@@ -79,6 +83,7 @@ __all__ = [
     "SemanticCache",
     "SharedEmbedder",
     "SimilarityJudge",
+    "SpendingLimit",
     "StoreError",
     "Tier",
     "TransformersEngine",

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from costopt.audit_cli import audit_log
+from costopt.batch_cli import batch_app
 from costopt.compression_cli import compress
 from costopt.errors import ConfigError, CostOptError, require
 from costopt.local_cli import local_app, plan
@@ -32,6 +34,8 @@ app.add_typer(router_app, name="router")
 app.command()(compress)
 app.add_typer(local_app, name="local")
 app.command()(plan)
+app.add_typer(batch_app, name="batch")
+app.command("audit")(audit_log)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

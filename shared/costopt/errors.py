@@ -4,6 +4,10 @@
     ├── ConfigError          (also a ValueError)   an argument or option is wrong
     ├── MissingExtraError    (also an ImportError) an optional dependency is not installed
     ├── BudgetExceededError  a router's budget does not allow another call now
+    ├── BatchError           a provider does not take, know or give back a batch
+    │   ├── BatchUnavailableError ... for now: it is tried again
+    │   ├── BatchTooLargeError    ... of this size: it is sent in smaller ones
+    │   └── BatchNotFoundError    ... of this id, with the key that is used now
     ├── EmbeddingError       an embedder failed, or returned what is not an embedding
     ├── EngineError          a model that makes text failed at it
     │   ├── ContextLengthError     (also a ValueError)   prompt and answer are longer than its context
@@ -25,6 +29,10 @@ from __future__ import annotations
 import importlib.util
 
 __all__ = [
+    "BatchError",
+    "BatchNotFoundError",
+    "BatchTooLargeError",
+    "BatchUnavailableError",
     "BudgetExceededError",
     "ConfigError",
     "ContextLengthError",
@@ -69,6 +77,33 @@ class MissingExtraError(CostOptError, ImportError):
 
 class BudgetExceededError(CostOptError):
     """The budget of the window does not allow another call now; the message says how much is left, and until when."""
+
+
+class BatchError(CostOptError):
+    """A provider does not take, know or give back a batch; the message says why."""
+
+
+class BatchUnavailableError(BatchError):
+    """A provider cannot be reached, is overloaded, or limits the rate; trying again later is all that is needed.
+
+    Args:
+        message: What happened.
+        retry_after: Seconds that the provider asked to wait; None if it did not say.
+        refused: Whether it is certain that nothing was done. After a cut connection it is not.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, refused: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.refused = refused
+
+
+class BatchTooLargeError(BatchError):
+    """A provider takes batches of this kind, but not of this size."""
+
+
+class BatchNotFoundError(BatchError):
+    """A provider has no batch of this id, or none that the key in use may see."""
 
 
 class EmbeddingError(CostOptError):

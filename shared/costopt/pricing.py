@@ -21,7 +21,9 @@ Money = Decimal | int | float | str
 _MILLION = Decimal(1_000_000)
 _ZERO, _ONE = Decimal(0), Decimal(1)
 _BATCH = {"processing": "batch"}
-_UNITS = ("input_mtok", "output_mtok", "cache_read_mtok")
+_UNITS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok")
+# What providers call the service that everybody gets who asks for nothing else.
+_ORDINARY = frozenset({"", "auto", "default", "standard", "standard_only"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class Usage:
         input_tokens: All input, the cached part included.
         output_tokens: All output, reasoning included.
         cached_tokens: The part of the input that was read from the provider's prompt cache.
+        cache_write_tokens: The part of the input that was written to it.
+        cache_write_1h_tokens: The part of what was written that is kept for an hour, which costs more.
+        reasoning_tokens: The part of the output that was reasoning.
 
     Example:
         >>> Usage(10, 5).total_tokens
@@ -41,6 +46,13 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """The tokens of both."""
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     @property
     def total_tokens(self) -> int:
@@ -55,6 +67,7 @@ class BatchFactor:
     input: Decimal
     output: Decimal
     cached_input: Decimal
+    cache_write: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,8 @@ class Price:
         output: Of output, reasoning included.
         cached_input: Of input read from the provider's prompt cache; None: as `input`.
         request: Dollars for each call, whatever its tokens.
+        cache_write: Of input written to the provider's prompt cache; None: as `input`.
+        cache_write_1h: Of input written to be kept there for an hour; None: as `cache_write`.
 
     Raises:
         ConfigError: If one is no number, or below 0.
@@ -79,6 +94,8 @@ class Price:
     output: Decimal
     cached_input: Decimal | None = None
     request: Decimal = _ZERO
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
 
     def __init__(
         self,
@@ -86,23 +103,39 @@ class Price:
         output: Money,
         cached_input: Money | None = None,
         request: Money = _ZERO,
+        cache_write: Money | None = None,
+        cache_write_1h: Money | None = None,
     ) -> None:
         object.__setattr__(self, "input", _money("input", input))
         object.__setattr__(self, "output", _money("output", output))
-        object.__setattr__(self, "cached_input", None if cached_input is None else _money("cached_input", cached_input))
         object.__setattr__(self, "request", _money("request", request))
+        optional = {"cached_input": cached_input, "cache_write": cache_write, "cache_write_1h": cache_write_1h}
+        for name, value in optional.items():
+            object.__setattr__(self, name, None if value is None else _money(name, value))
 
     def cost(self, usage: Usage) -> Decimal:
         """What these tokens cost in one call, in US dollars."""
         cached = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.input_tokens - usage.cached_tokens
+        fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
         tokens = fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output
+        if usage.cache_write_tokens:
+            short, long = self._write_rates()
+            brief = usage.cache_write_tokens - usage.cache_write_1h_tokens
+            tokens += brief * short + usage.cache_write_1h_tokens * long
         return tokens / _MILLION + self.request
 
     def scaled(self, by: BatchFactor) -> Price:
         """The price in a batch, from the price of single calls."""
         cached = self.input if self.cached_input is None else self.cached_input
-        return Price(self.input * by.input, self.output * by.output, cached * by.cached_input, self.request)
+        short, long = (rate * by.cache_write for rate in self._write_rates())
+        return Price(
+            self.input * by.input, self.output * by.output, cached * by.cached_input, self.request, short, long
+        )  # fmt: skip
+
+    def _write_rates(self) -> tuple[Decimal, Decimal]:
+        """Of what is written to be kept for minutes, and for an hour."""
+        short = self.input if self.cache_write is None else self.cache_write
+        return short, short if self.cache_write_1h is None else self.cache_write_1h
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +177,21 @@ class ListedModel:
     _info: Any = field(repr=False, compare=False)
     _own: bool = field(repr=False, compare=False)  # the provider's own entry, to which variants apply
 
-    def price(self, input_tokens: int = 0, *, batch: bool = False, when: datetime | None = None) -> Price | None:
+    def price(
+        self,
+        input_tokens: int = 0,
+        *,
+        batch: bool = False,
+        when: datetime | None = None,
+        service_tier: str | None = None,
+    ) -> Price | None:
         """Dollars per million tokens for a call with this much input, long inputs being dearer with some models.
 
         Args:
             input_tokens: All input of the call.
             batch: For the price in the provider's batch API.
             when: The moment of the call; now if None. Prices in the list are dated, and some depend on the hour.
+            service_tier: The service that the provider says it gave, e.g. "flex" or "priority".
 
         Returns:
             The price; None if the list has no price by tokens for this, e.g. no batch price.
@@ -161,12 +202,17 @@ class ListedModel:
         """
         moment = when or datetime.now(UTC)
         if batch:
-            active = self._own and any(
-                variant.when == _BATCH and (variant.constraint is None or variant.constraint.active(moment))
-                for variant in self._info.price_variants or ()
-            )
-            return _rates(self._info.get_prices(moment, _BATCH), input_tokens) if active else None
+            return self._variant(_BATCH, moment, input_tokens)
+        if service_tier is not None and service_tier not in _ORDINARY:
+            return self._variant({"service_tier": service_tier}, moment, input_tokens)
         return _rates(self._info.get_prices(moment), input_tokens)
+
+    def _variant(self, wanted: dict[str, str], moment: datetime, input_tokens: int) -> Price | None:
+        active = self._own and any(
+            variant.when == wanted and (variant.constraint is None or variant.constraint.active(moment))
+            for variant in self._info.price_variants or ()
+        )
+        return _rates(self._info.get_prices(moment, wanted), input_tokens) if active else None
 
     def steps(self) -> list[int]:
         """Lengths of input, rising, past which a call is priced otherwise."""
@@ -177,14 +223,18 @@ class ListedModel:
         """What the batch price is of the ordinary one; None if the list has no batch price.
 
         Example:
-            >>> listed("gpt-4o").batch_factor()
-            BatchFactor(input=Decimal('0.5'), output=Decimal('0.5'), cached_input=Decimal('1'))
+            >>> factor = listed("gpt-4o").batch_factor()
+            >>> factor.input, factor.cached_input
+            (Decimal('0.5'), Decimal('1'))
         """
         whole, part = self.price(when=when), self.price(batch=True, when=when)
         if whole is None or part is None:
             return None
         cached = (price.input if price.cached_input is None else price.cached_input for price in (part, whole))
-        return BatchFactor(_part(part.input, whole.input), _part(part.output, whole.output), _part(*cached))
+        written = (price.input if price.cache_write is None else price.cache_write for price in (part, whole))
+        return BatchFactor(
+            _part(part.input, whole.input), _part(part.output, whole.output), _part(*cached), _part(*written)
+        )
 
 
 def listed(model: str, *, provider: str | None = None) -> ListedModel | None:
@@ -212,6 +262,7 @@ def cost(
     provider: str | None = None,
     batch: bool = False,
     when: datetime | None = None,
+    service_tier: str | None = None,
 ) -> Decimal | None:
     """What a call cost in US dollars; None if the price of `model` is not known.
 
@@ -222,6 +273,7 @@ def cost(
         provider: Who sold it, where the model's name does not tell.
         batch: Whether it went through the provider's batch API.
         when: The moment of the call; now if None.
+        service_tier: The service that the provider says it gave, e.g. "flex" or "priority".
 
     Example:
         >>> cost("gpt-4o-mini", Usage(input_tokens=1_000_000)) == Decimal("0.15")
@@ -231,7 +283,8 @@ def cost(
     """
     if price is None:
         known = listed(model, provider=provider)
-        price = known.price(usage.input_tokens, batch=batch, when=when) if known else None
+        if known is not None:
+            price = known.price(usage.input_tokens, batch=batch, when=when, service_tier=service_tier)
     return None if price is None else price.cost(usage)
 
 
@@ -295,12 +348,12 @@ def _dated(info: Any) -> list[Any]:
 
 
 def _rates(prices: Any, input_tokens: int) -> Price | None:
-    """The three units that a call of text has; None if either direction has no price by tokens."""
+    """The units that a call of text has; None if either direction has no price by tokens."""
     rates = [_rate(getattr(prices, unit, None), input_tokens) for unit in _UNITS]
     if rates[0] is None or rates[1] is None:
         return None
     a_thousand = _rate(getattr(prices, "requests_kcount", None), input_tokens) or _ZERO
-    return Price(rates[0], rates[1], rates[2], a_thousand / 1000)
+    return Price(rates[0], rates[1], rates[2], a_thousand / 1000, rates[3], rates[4])
 
 
 def _rate(price: Any, input_tokens: int) -> Decimal | None:

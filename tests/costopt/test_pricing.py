@@ -22,7 +22,7 @@ def test_costs_are_those_of_the_price_list() -> None:
     compared = 0
     for seller, info in random.Random(4).sample(models, 60):
         ours = ListedModel(info.id, seller.id, info.context_window, info, True)
-        for usage in (Usage(100, 50), Usage(300_000, 50, 1_000)):
+        for usage in (Usage(100, 50), Usage(300_000, 50, 1_000), Usage(9_000, 50, 1_000, 2_000, 1_500)):
             price = ours.price(usage.input_tokens, when=NOW)
             if price is None:
                 continue
@@ -31,6 +31,8 @@ def test_costs_are_those_of_the_price_list() -> None:
                     input_tokens=usage.input_tokens,
                     output_tokens=usage.output_tokens,
                     cache_read_tokens=usage.cached_tokens or None,
+                    cache_write_tokens=usage.cache_write_tokens or None,
+                    cache_write_1h_tokens=usage.cache_write_1h_tokens or None,
                 ),
                 seller,
                 genai_request_timestamp=NOW,

@@ -20,7 +20,6 @@ from costopt.caching.answer import Answer, why_not_stored
 from costopt.caching.breaker import CircuitBreaker
 from costopt.caching.entry import Entry, decode, encode
 from costopt.caching.flight import Caller, Flights, Landed
-from costopt.caching.forks import fork_aware
 from costopt.caching.judge import Judge
 from costopt.caching.judging import SLOW_S, Judging, wait
 from costopt.caching.lease import LEASE_S, LeaseKeeper
@@ -32,6 +31,7 @@ from costopt.caching.steps import Flow, Step
 from costopt.caching.store import Neighbour, Record, Store, Vector
 from costopt.embedding import SharedEmbedder
 from costopt.errors import EntryError
+from costopt.forks import fork_aware
 
 __all__ = ["CacheFlows"]
 

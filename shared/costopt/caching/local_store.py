@@ -7,20 +7,21 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from costopt.caching.forks import fork_aware
 from costopt.caching.local_index import LocalIndex
 from costopt.caching.request import CacheRequest, digest
-from costopt.caching.sqlite import Connection, errors
+from costopt.caching.sqlite import SCHEMA
 from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
 from costopt.errors import ConfigError, StoreError
+from costopt.forks import fork_aware
+from costopt.sqlite import Connection, errors, transaction
 
 __all__ = ["DEFAULT_MAX_BYTES", "LocalStore"]
 
@@ -68,8 +69,8 @@ class LocalStore:
 
     def _start(self) -> None:
         self._lock = threading.RLock()
-        self._reader = Connection(self.path)
-        self._writer = Connection(self.path)
+        self._reader = Connection(self.path, SCHEMA)
+        self._writer = Connection(self.path, SCHEMA)
         self._index: LocalIndex | None = None
         self._used: dict[str, float] = {}
         self._writes = 0
@@ -277,19 +278,8 @@ class LocalStore:
         with errors(self.path), self._reader as db:
             return db.execute(sql, values).fetchall()
 
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that takes its lock at once: a later upgrade could not wait, only fail."""
-        with errors(self.path), self._writer as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                # A full disk has rolled back already; a commit that failed may not have.
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+    def _write(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self.path, self._writer)
 
     def _touch(self, key: str) -> None:
         # Writing at each hit would cost more than the hit; the order of use is written now and then.

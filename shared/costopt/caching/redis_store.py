@@ -20,13 +20,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from costopt.caching.entry import Entry
-from costopt.caching.forks import fork_aware
 from costopt.caching.redis_client import Clients, decoded, index_schema, run_within
 from costopt.caching.redis_replies import batches, failures, neighbours, translated, unless_index_is_missing
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
 from costopt.caching.vector import SALT_DIMENSIONS, salted
 from costopt.errors import ConfigError, StoreError, require
+from costopt.forks import fork_aware
 
 __all__ = ["RedisStore"]
 

@@ -7,13 +7,50 @@ import time
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from typing import Protocol
 
 from costopt.errors import ConfigError
 
-__all__ = ["Budget", "Reservation"]
+__all__ = ["Budget", "Hold", "Reservation", "Spendable"]
 
 # What is settled this close together is kept as one, and expires with the last: a window of any length stays small.
 _GRAIN = 0.001
+
+
+class Hold(Protocol):
+    """Dollars kept for one call."""
+
+    @property
+    def amount(self) -> Decimal:
+        """How many."""
+
+    def settle(self, actual: Decimal) -> None:
+        """Say what the call cost."""
+
+
+class Spendable(Protocol):
+    """What a router asks of a budget: `Budget`, or `costopt.audit.SpendingLimit`."""
+
+    dollars: Decimal
+
+    @property
+    def seconds(self) -> float:
+        """The length of its window."""
+
+    @property
+    def reserved(self) -> Decimal:
+        """Dollars kept for calls under way."""
+
+    @property
+    def left(self) -> Decimal:
+        """Dollars that a call may reserve now."""
+
+    @property
+    def frees_in(self) -> float:
+        """Seconds until some of what was spent is free again."""
+
+    def reserve(self, amount: Decimal) -> Hold | None:
+        """Keep this much for a call; None if it is not allowed now."""
 
 
 class Budget:
@@ -50,12 +87,17 @@ class Budget:
             self.dollars = Decimal("NaN")
         if not (self.dollars.is_finite() and self.dollars > 0 and 0 < seconds < float("inf")):
             raise ConfigError(f"a budget of {dollars} dollars in {seconds} seconds: give amounts above 0")
-        self.seconds = float(seconds)
+        self._seconds = float(seconds)
         self._clock = clock
         self._lock = threading.Lock()
         self._reserved = Decimal(0)
         self._spent = Decimal(0)
         self._settled: deque[tuple[float, Decimal]] = deque()  # (when it was, how much), oldest first
+
+    @property
+    def seconds(self) -> float:
+        """The length of the window."""
+        return self._seconds
 
     @property
     def spent(self) -> Decimal:

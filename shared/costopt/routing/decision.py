@@ -105,6 +105,7 @@ class RouteDecision:
 
 
 _PLAIN = tuple("id chosen why estimator score threshold default previous moved paper propensity".split())
+_PARTS = ("cached_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens")
 _AMOUNTS = ("estimated_cost", "estimated_baseline", "cost", "baseline_cost", "saved")
 
 
@@ -114,6 +115,7 @@ def _plain(attempt: Attempt) -> dict[str, Any]:
         data["cause"] = attempt.cause
     if attempt.usage:
         data["input_tokens"], data["output_tokens"] = attempt.usage.input_tokens, attempt.usage.output_tokens
+        data |= {name: count for name in _PARTS if (count := getattr(attempt.usage, name))}
     if attempt.estimated:
         data["estimated"] = True
     if attempt.cost is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from costopt.embedding import Embedder, default_embedder
 from costopt.errors import ConfigError
 from costopt.routing.books import Books, RouterStats
-from costopt.routing.budget import Budget
+from costopt.routing.budget import Spendable
 from costopt.routing.cascade import Cascade
 from costopt.routing.decision import RouteDecision
 from costopt.routing.estimator import Estimator, HeuristicEstimator
@@ -62,7 +62,7 @@ class Router:
         embedder: For estimators that read vectors; by default the one that all levers share.
         regions: Where requests may be answered; None: anywhere.
         tags: What any tier must have.
-        budget: Dollars per window; every tier needs a price then.
+        budget: Dollars per window, or per day or month; every tier needs a price then.
         sticky: Whether conversations stay on their tier, or how.
         cascade: Look at answers, and go on to the next tier if they will not do.
         shadow: Decide on paper only; the default tier answers.
@@ -91,7 +91,7 @@ class Router:
         embedder: Embedder | None = None,
         regions: Iterable[str] | None = None,
         tags: Iterable[str] = (),
-        budget: Budget | None = None,
+        budget: Spendable | None = None,
         sticky: Sticky | bool = True,
         cascade: Cascade | None = None,
         shadow: bool = False,

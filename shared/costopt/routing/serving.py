@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from costopt import driving
 from costopt.errors import BudgetExceededError
 from costopt.pricing import Usage
-from costopt.routing.budget import Reservation
+from costopt.routing.budget import Hold
 from costopt.routing.cascade import Reply
 from costopt.routing.decision import Attempt, RouteDecision
 from costopt.routing.fallback import Failure, failure_of
@@ -228,7 +228,7 @@ class _Serving:
         self._cause = failure.cause
         self._note(place, "failed", failure.cause)
 
-    def _reserve(self, place: int) -> Reservation | None:
+    def _reserve(self, place: int) -> Hold | None:
         budget = self._router.budget
         if budget is None:
             return None
@@ -242,12 +242,12 @@ class _Serving:
         budget = self._router.budget
         assert budget is not None
         return BudgetExceededError(
-            f"a call may cost ${most:.6f}, and ${budget.left:.6f} of ${budget.dollars} in {budget.seconds:g} s is left "
-            f"(${budget.reserved:.6f} is kept for calls under way); the next part of it is free in "
+            f"a call may cost ${most:.6f}, and ${budget.left:.6f} of ${budget.dollars} in {budget.seconds:.10g} s is "
+            f"left (${budget.reserved:.6f} is kept for calls under way); the next part of it is free in "
             f"{budget.frees_in:.0f} s. Give a larger budget, or max_tokens, so that less need be kept"
         )
 
-    def _charge(self, cost: Decimal | None, reservation: Reservation | None) -> Decimal:
+    def _charge(self, cost: Decimal | None, reservation: Hold | None) -> Decimal:
         if reservation is None or cost is None:
             return Decimal(0)
         if cost > reservation.amount:

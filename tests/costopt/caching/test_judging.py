@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from costopt import SimilarityJudge
-from costopt.caching import sqlite
+from costopt import SimilarityJudge, sqlite
 from costopt.caching.judge import Verdict
 from tests.costopt.caching.conftest import OpenCache
 from tests.costopt.caching.judges import SURE_ENOUGH, TRUSTING, Oracle

