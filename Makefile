@@ -27,8 +27,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# 'make bench ONLY=judge' measures one section anew and leaves the others as they are.
 bench: $(READY)
-	COSTOPT_DATA=$(COSTOPT_DATA) $(BIN)/python -m cookbook.benchmarks
+	COSTOPT_DATA=$(COSTOPT_DATA) $(BIN)/python -m cookbook.benchmarks $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis

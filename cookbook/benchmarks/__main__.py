@@ -1,21 +1,23 @@
-"""`python -m cookbook.benchmarks`: run everything, write RESULTS.md."""
+"""Measure everything, or sections of it, and write RESULTS.md."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cookbook.benchmarks.findings import at_least, at_most, table
 from cookbook.benchmarks.material import SOURCES, Options
-from cookbook.benchmarks.report import machine, markdown
+from cookbook.benchmarks.report import machine, markdown, measured
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+MEASURED = Path(__file__).with_name("results")
 # Whole processes first, while this one is small.
 SECTIONS = {
     "imports": "Imports",
@@ -43,33 +45,34 @@ SECTIONS = {
 
 
 def main() -> int:
-    """Run what is asked for; the report goes to RESULTS.md only if it is whole."""
+    """Measure what is asked for; each section is written when it is done, so that none is lost with a later one."""
     parser = argparse.ArgumentParser(prog="python -m cookbook.benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of the public data sets (default: COSTOPT_DATA)")
-    parser.add_argument("--only", action="append", choices=SECTIONS, help="only this part; printed, not written")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="measure this section, keep the others")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try things out; printed, not written")
     given = parser.parse_args()
     options = Options(_data(given.data), given.quick)
-    facts, started = machine(options.data), time.monotonic()
-    sections: list[tuple[str, dict[str, Any]]] = []
-    try:
-        sections.extend((SECTIONS[name], _timed(name, options)) for name in given.only or SECTIONS)
-    except BaseException:  # Ctrl-C, too: an hour's figures are worth keeping
-        print(markdown(_command(), facts, sections, "**Partial: it was cut off.**"))
-        raise
-    facts["load average"] += " before, " + " ".join(f"{load:.2f}" for load in os.getloadavg()) + " after"
-    facts["took"] = f"{(time.monotonic() - started) / 60:.1f} minutes"
-    if given.quick or given.only:
-        note = (
-            "**Partial"
-            + (", with small sizes to try things out: these are not the results" if given.quick else "")
-            + ".**"
-        )
-        print(markdown(_command(), facts, sections, note))
-    else:
-        RESULTS.write_text(markdown("make bench", facts, sections, ""), "utf-8")
-        print(f"wrote {RESULTS}", file=sys.stderr)
+    facts, command = machine(options.data), "make bench" if len(sys.argv) == 1 else _command()
+    tried = []
+    for name in given.only or SECTIONS:
+        print(f"{name} …", end="", file=sys.stderr, flush=True)
+        record = measured(name, SECTIONS[name], command, facts, partial(_run, name, options))
+        print(f" {record['seconds']} s", file=sys.stderr, flush=True)
+        if given.quick:
+            tried.append(record)
+        else:
+            _keep(record)
+    if given.quick:
+        print(markdown(tried, "**Small sizes, to try things out: these are not the results.**"))
     return 0
+
+
+def _keep(record: dict[str, Any]) -> None:
+    """Put a section's record into its file, and write RESULTS.md from all of them."""
+    MEASURED.mkdir(exist_ok=True)
+    (MEASURED / f"{record['name']}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    files = [MEASURED / f"{name}.json" for name in SECTIONS]
+    RESULTS.write_text(markdown([json.loads(file.read_text("utf-8")) for file in files if file.exists()]), "utf-8")
 
 
 def _data(given: Path | None) -> Path | None:
@@ -82,13 +85,9 @@ def _data(given: Path | None) -> Path | None:
     return None
 
 
-def _timed(name: str, options: Options) -> dict[str, Any]:
-    started = time.monotonic()
-    print(f"{name} …", end="", file=sys.stderr, flush=True)
+def _run(name: str, options: Options) -> dict[str, Any]:
     run: Callable[[Options], dict[str, Any]] = import_module(f"cookbook.benchmarks.bench_{name}").run
-    found = _embedding(run()) if name == "embedding" else run(options)  # type: ignore[call-arg]
-    print(f" {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return found
+    return _embedding(run()) if name == "embedding" else run(options)  # type: ignore[call-arg]
 
 
 def _embedding(found: dict[str, Any]) -> dict[str, Any]:

@@ -6,47 +6,77 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine", "markdown"]
+__all__ = ["machine", "markdown", "measured"]
 
 _PACKAGES = (
-    "redis", "redisvl", "langchain-redis", "langchain-core", "usearch", "torch", "sentence-transformers", "numpy",
+    "redis", "redisvl", "langchain-redis", "langchain-core", "llama-index-core", "usearch", "torch", "transformers",
+    "bitsandbytes", "sentence-transformers", "llmlingua", "numpy",
 )  # fmt: skip
 
 
+Record = Mapping[str, Any]
+"""One measured section: name, title, command, commit, date, load, seconds, machine, found."""
+
+
 def machine(data: Path | None) -> dict[str, str]:
-    """What the figures depend on."""
+    """What the figures depend on, but for the code."""
     return {
-        "commit": _commit(),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.platform()}, Python {platform.python_version()}",
         "versions": ", ".join([*(f"{name} {version(name)}" for name in _PACKAGES), _server()]),
         "data": "absent" if data is None else "COSTOPT_DATA",
-        "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
 
 
-def markdown(
-    command: str, facts: Mapping[str, str], sections: Sequence[tuple[str, Mapping[str, Any]]], note: str
-) -> str:
+def measured(name: str, title: str, command: str, facts: Mapping[str, str], run: Callable[[], Any]) -> dict[str, Any]:
+    """Run one section, and keep where and when that was beside what it found."""
+    before, started = os.getloadavg(), time.monotonic()
+    commit, date = _commit(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    found = run()
+    return {
+        "name": name,
+        "title": title,
+        "command": command,
+        "commit": commit,
+        "date": date,
+        "load": f"{before[0]:.2f} before, {os.getloadavg()[0]:.2f} after",
+        "seconds": round(time.monotonic() - started),
+        "machine": dict(facts),
+        "found": found,
+    }
+
+
+def markdown(records: Sequence[Record], note: str = "") -> str:
     """The whole report."""
-    bars = [bar for _, found in sections for bar in found["bars"]]
-    lines = ["# Benchmarks", "", f"Written by `{command}`; every figure is from this one run. {note}".rstrip(), ""]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    usual = max(records, key=lambda record: str(record["date"]))["machine"]
+    bars = [bar for record in records for bar in record["found"]["bars"]]
+    lines = ["# Benchmarks", ""]
+    lines += [
+        f"Written by `make bench`; every figure of a section is from one run of it, at the commit it names. {note}"
+    ]
+    lines += ["", *(f"- {name}: {value}" for name, value in usual.items())]
     lines += ["", f"## Demands: {sum(bar['holds'] for bar in bars)} of {len(bars)} hold", ""]
     lines += _grid(("demand", "figure", "bar", ""), (_bar(bar) for bar in bars))
-    for title, found in sections:
-        lines += ["", f"## {title}", ""]
-        for table in found["tables"]:
+    for record in records:
+        lines += ["", f"## {record['title']}", "", _provenance(record, usual), ""]
+        for table in record["found"]["tables"]:
             lines += [f"**{table['title']}**", "", *_grid(table["columns"], table["rows"]), ""]
-        lines += [f"- {remark}" for remark in found["notes"]]
-    return "\n".join(lines) + "\n"
+        lines += [f"- {remark}" for remark in record["found"]["notes"]]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _provenance(record: Record, usual: Mapping[str, str]) -> str:
+    other = "; ".join(f"{name} {value}" for name, value in record["machine"].items() if value != usual.get(name))
+    said = (
+        f"`{record['command']}` at {record['commit']}, {record['date']}, {record['seconds']} s, load {record['load']}"
+    )
+    return f"{said}; {other}" if other else said
 
 
 def _bar(bar: Mapping[str, Any]) -> list[str]:
@@ -64,7 +94,9 @@ def _grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _commit() -> str:
     folder = Path(__file__).parent
     name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True).stdout
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True).stdout
+    # What earlier sections of the same run have written changes no figure.
+    status = ["git", "status", "--porcelain", "--", ":/", *(f":(exclude){name}" for name in ("RESULTS.md", "results"))]
+    changed = subprocess.run(status, cwd=folder, capture_output=True, text=True).stdout
     return name.strip() + (" and uncommitted changes" if changed.strip() else "")
 
 
