@@ -11,8 +11,8 @@ import pytest
 from costopt import audit_cli
 from costopt.audit import Attempt, Ledger
 from costopt.pricing import Usage
+from tests.command import costopt
 from tests.costopt.audit.rows import START, asked, write
-from tests.test_cli import costopt
 
 
 def log(path: Path) -> Path:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,7 @@ from costopt import Answer, LocalStore, SemanticCache, Usage
 from costopt.caching.online import Evidence, encode_evidence
 from costopt.caching.policy import default_policy, load_policy
 from costopt.embedding import DEFAULT_SPACE
-
-
-def costopt(*args: object, folder: Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if "REDIS" not in name}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from costopt.cli import main; main()", *map(str, args)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**clean, "COSTOPT_CACHE_DIR": str(folder), "COLUMNS": "100", **env},
-    )
+from tests.command import costopt
 
 
 def pairs(path: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from costopt.compression import Counter
-from tests.test_cli import costopt
+from tests.command import costopt
 
 TEXT = "The museum opened in 1931.\nIt is built of brick.\nTickets cost 12 EUR.\nDogs must stay outside.\n"
 COUNT = Counter("gpt-4o")

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from costopt.routing import GainEstimator, Outcomes
+from tests.command import costopt
 from tests.costopt.routing.rows import outcomes
-from tests.test_cli import costopt
 
 
 def written(path: Path, rows: Outcomes, *, answers: bool = True) -> Path:
