@@ -183,7 +183,7 @@ class ChatQuantized(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
-        params["ls_provider"] = "costopt"
+        params["ls_provider"] = "local"
         params["ls_model_name"] = self._named(kwargs)
         return params
 

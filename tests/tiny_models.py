@@ -6,6 +6,7 @@ A folder is trained once for each recipe, and kept in the system's folder for te
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import inspect
 import json
@@ -75,7 +76,7 @@ def facts_model() -> Path:
 
 
 def small_model() -> Path:
-    """A language model of 2.2 million parameters that has read Python's standard library; takes two minutes."""
+    """A language model of 2.2 million parameters that has read Python's standard library; takes a minute or two."""
     shape = Shape(hidden=192, layers=4, heads=4, kv_heads=4, inner=512, vocabulary=2048, tied=False)
     return _kept("stdlib", _train_small, shape)
 
@@ -105,7 +106,8 @@ def _kept(name: str, train: Callable[[Path, Any], None], shape: Shape) -> Path:
     """The folder of a recipe, trained if it is not there yet; one process trains, others wait."""
     from filelock import FileLock
 
-    source = "".join(map(inspect.getsource, (train, _learn, _tokenizer, _config, _facts, question, answer)))
+    made_by: tuple[Any, ...] = (train, _learn, _chats, _taught, _tokenizer, _config, _facts, question, answer)
+    source = "".join(inspect.getsource(each) for each in made_by)
     recipe = json.dumps([name, asdict(shape), source, CHAT_TEMPLATE])
     folder = Path(tempfile.gettempdir()) / "costopt-models"
     folder.mkdir(exist_ok=True)
@@ -122,7 +124,8 @@ def _kept(name: str, train: Callable[[Path, Any], None], shape: Shape) -> Path:
 def _train_facts(folder: Path, shape: Shape) -> None:
     chats = list(_chats(random.Random(3), 4_000))
     tokenizer = _tokenizer([START + text + END for chat in chats for _, text in chat], shape.vocabulary)
-    rows = [_taught(tokenizer, chat) for chat in chats]
+    tokens = functools.cache(lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    rows = [_taught(tokens, chat) for chat in chats]
     model = _learn(rows, _config(shape, tokenizer), tokenizer.pad_token_id, steps=330, tokens=1_900, rate=5e-3)
     _save(folder, model, tokenizer)
 
@@ -136,17 +139,15 @@ def _chats(chosen: random.Random, count: int) -> Iterator[list[tuple[str, str]]]
         yield chat
 
 
-def _taught(tokenizer: Any, chat: list[tuple[str, str]]) -> tuple[list[int], list[int]]:
+def _taught(tokens: Callable[[str], Sequence[int]], chat: list[tuple[str, str]]) -> tuple[list[int], list[int]]:
     """Tokens, and the same as labels where the assistant speaks."""
-    tokens: list[int] = []
+    row: list[int] = []
     labels: list[int] = []
     for role, text in chat:
-        head = tokenizer(f"{START}{role}\n", add_special_tokens=False)["input_ids"]
-        said = tokenizer(f"{text}{END}", add_special_tokens=False)["input_ids"]
-        tail = tokenizer("\n", add_special_tokens=False)["input_ids"]
-        tokens += head + said + tail
-        labels += [-100] * len(head) + (said if role == "assistant" else [-100] * len(said)) + [-100] * len(tail)
-    return tokens, labels
+        head, said, tail = tokens(f"{START}{role}\n"), tokens(f"{text}{END}"), tokens("\n")
+        row += [*head, *said, *tail]
+        labels += [-100] * len(head) + [*(said if role == "assistant" else [-100] * len(said))] + [-100] * len(tail)
+    return row, labels
 
 
 def _train_small(folder: Path, shape: Shape) -> None:
@@ -154,30 +155,40 @@ def _train_small(folder: Path, shape: Shape) -> None:
     tokenizer = _tokenizer(texts, shape.vocabulary)
     stream = [token for text in texts for token in tokenizer(text)["input_ids"]]
     rows = [(stream[i : i + 128],) * 2 for i in range(0, len(stream) - 128, 128)]
-    model = _learn(rows, _config(shape, tokenizer), tokenizer.pad_token_id, steps=700, tokens=2_048, rate=3e-3)
+    model = _learn(
+        rows, _config(shape, tokenizer), tokenizer.pad_token_id, steps=300, tokens=2_048, rate=3e-3, threads=None
+    )
     _save(folder, model, tokenizer)
 
 
 def _learn(
-    rows: Sequence[tuple[list[int], list[int]]], config: Any, pad: int, *, steps: int, tokens: int, rate: float
+    rows: Sequence[tuple[list[int], list[int]]],
+    config: Any,
+    pad: int,
+    *,
+    steps: int,
+    tokens: int,
+    rate: float,
+    threads: int | None = 1,  # where matrices are small a second one mostly waits; None: as many as torch has
 ) -> Any:
     """Train from scratch on rows of tokens and labels, so many tokens a step."""
     import torch
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # matrices are so small that a second one mostly waits
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     # Rows of one length go together: what is padded is computed for nothing.
     by_length = sorted(rows, key=lambda row: len(row[0]))
+    mixed = len(by_length[0][0]) < len(by_length[-1][0])
     chosen = random.Random(5)
     for _ in range(steps):
         longest = len(chosen.choice(by_length)[0])
         start = bisect.bisect_left(by_length, longest, key=lambda row: len(row[0]))
-        near = by_length[max(0, start - 500) : start + 500]
+        near = by_length[max(0, start - 500) : start + 500] if mixed else by_length
         some = [row for row in near if len(row[0]) <= longest] or near
         some = chosen.sample(some, min(len(some), max(1, tokens // longest)))
         inputs = torch.tensor([row[0] + [pad] * (longest - len(row[0])) for row in some])
@@ -191,7 +202,7 @@ def _learn(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
     return model.eval()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ class _Run:
 
 def run(options: Options) -> dict[str, Any]:
     """A batch of 32, 16 callers at once, the first token of a stream, and greedy answers token for token."""
-    count = 8 if options.quick else 32
+    count = 8 if options.quick else 16
     with tempfile.TemporaryDirectory() as name:
         folder = random_model(Path(name), _SMALL if options.quick else _SHAPE, dtype="bfloat16")
         model, tokenizer = _loaded(folder, "bfloat16")
@@ -148,17 +150,36 @@ def _batches(folder: Path, model: Any, tokenizer: Any, texts: list[str], count: 
     for batching in ("rows", "continuous"):
         with _engine(folder, batching) as engine:
             chat = ChatQuantized(engine=engine, max_tokens=count)
-            chat.batch(texts[:2])
-            found.append(_timed(f"ChatQuantized.batch, {batching}", tokens, lambda chat=chat: chat.batch(texts) and ()))
-    piped = pipeline("text-generation", model=model, tokenizer=tokenizer)
-    options = {"max_new_tokens": count, "do_sample": False, "return_full_text": False}
-    peer = ChatHuggingFace(llm=HuggingFacePipeline(pipeline=piped, pipeline_kwargs=options), tokenizer=tokenizer)
+            chat.batch([*texts[:2]])
+            found.append(_timed(f"ChatQuantized.batch, {batching}", tokens, functools.partial(_all, chat, texts)))
+    # Told to the pipeline itself: ChatHuggingFace leaves the `pipeline_kwargs` of HuggingFacePipeline out.
+    options: Any = {"max_new_tokens": count, "do_sample": False, "return_full_text": False}
+    piped = pipeline("text-generation", model=model, tokenizer=tokenizer, **options)
+    peer = ChatHuggingFace(llm=HuggingFacePipeline(pipeline=piped), tokenizer=tokenizer)
     peer.invoke(texts[0])
-    found.append(_timed("ChatHuggingFace.batch", tokens, lambda: peer.batch(texts) and ()))
+    with _passes(model) as passes:
+        found.append(_timed("ChatHuggingFace.batch", tokens, functools.partial(_all, peer, texts)))
+        assert passes() == tokens, "it makes as many tokens as ours"
     found.append(
         _timed("a loop", tokens, lambda: [0.0 for text in texts if not _generate(model, tokenizer, text, count)])
     )
     return found
+
+
+@contextlib.contextmanager
+def _passes(model: Any) -> Iterator[Callable[[], int]]:
+    """How often the model was run: once for each token of each answer, where nothing is batched."""
+    made: list[None] = []
+    hook = model.register_forward_hook(lambda *_: made.append(None))
+    try:
+        yield lambda: len(made)
+    finally:
+        hook.remove()
+
+
+def _all(chat: Any, texts: list[str]) -> Sequence[float]:
+    chat.batch(texts)
+    return ()
 
 
 def _callers(folder: Path, model: Any, tokenizer: Any, texts: list[str], count: int) -> list[_Run]:
@@ -199,7 +220,7 @@ def _over(one: _Run, other: _Run, of: Callable[[Sequence[float]], float]) -> flo
 def _first_token(folder: Path, model: Any, tokenizer: Any, options: Options) -> float:
     import torch
 
-    texts = _prompts(6 if options.quick else 12)
+    texts = _prompts(6 if options.quick else 9)
 
     def prefill(text: str) -> None:
         chat = [{"role": "user", "content": text}]

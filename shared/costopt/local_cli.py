@@ -91,9 +91,13 @@ def run(
     dollars_per_hour: Annotated[str, typer.Option(help="What the machine costs while it runs.")] = "0",
     dollars_per_kwh: Annotated[str, typer.Option(help="What electricity costs.")] = "0",
     watts: Annotated[float, typer.Option(help="What the machine draws beside its GPUs.", min=0)] = 0.0,
+    gpu_samples: Annotated[
+        Path | None, typer.Option(metavar="F", help="Append what the GPUs do, for `costopt audit --gpu F`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a file of requests; interrupted, it goes on where it stopped. Exit 1 if a row failed."""
+    from costopt.gpu import GpuSampler
     from costopt.local.batch_runner import LocalBatchRunner
     from costopt.local.shared import shared_engine
 
@@ -104,9 +108,8 @@ def run(
     engine = shared_engine(model, base_url=base_url, **options)
     try:
         with err.status("loading") as status:
-            report = LocalBatchRunner(engine, concurrency=concurrency, price=price).run(
-                file, out_file, on_progress=lambda progress: status.update(str(progress))
-            )
+            runner = LocalBatchRunner(engine, concurrency=concurrency, price=price, sampler=GpuSampler(gpu_samples))
+            report = runner.run(file, out_file, on_progress=lambda progress: status.update(str(progress)))
     finally:
         engine.close()
     if as_json:
@@ -124,15 +127,24 @@ def _say(report: BatchReport) -> None:
     if report.gpu is None:
         out.print(f"GPU        {report.gpu_note}", markup=False)
     else:
-        gpu = report.gpu
-        out.print(f"GPU        {gpu.utilisation:.0%} busy, {gpu.watts:,.0f} W, {gpu.memory_bytes / 2**30:,.1f} GiB")
-        per_token = report.joules_per_token
-        out.print(f"energy     {gpu.joules:,.0f} J" + ("" if per_token is None else f", {per_token:.3g} J a token"))
+        out.print(f"GPU        {report.gpu.utilisation:.0%} busy, {report.gpu.memory_bytes / 2**30:,.1f} GiB")
+        out.print(f"energy     {_energy(report)}")
     if report.dollars is not None:
         rate = report.dollars_per_million_tokens
         shown = "" if rate is None else f", ${rate:,.4f} for a million tokens"
         out.print(f"dollars    ${report.dollars:,.6f}{shown}")
-    err.print(f"answers in {report.output}" + (f", errors in {report.errors}" if report.errors else ""), markup=False)
+    err.print(f"answers in {report.output}", markup=False)
+    if report.errors:
+        err.print(f"errors in {report.errors}, the first: {report.first_error}", markup=False)
+
+
+def _energy(report: BatchReport) -> str:
+    if report.gpu is None or report.gpu.joules is None:
+        return "not available: the driver tells neither energy nor power"
+    said = [f"{report.gpu.joules:,.0f} J"]
+    said += [] if report.gpu.watts is None else [f"{report.gpu.watts:,.0f} W"]
+    said += [] if report.joules_per_token is None else [f"{report.joules_per_token:.3g} J a token"]
+    return ", ".join(said)
 
 
 def _price(per_hour: str, per_kwh: str, watts: float) -> MachinePrice | None:

@@ -117,7 +117,6 @@ def test_a_client_that_goes_away_costs_nobody_else(engine: TransformersEngine, h
             with pytest.raises(GenerationCancelledError):
                 handle.result(PATIENCE_S)
         del handle
-        gc.collect()
     handles = [engine.submit(ask(name)) for name in NAMES[:20]]
     assert [handle.result(PATIENCE_S).text for handle in handles] == list(map(answer, NAMES[:20]))
     assert engine.stats().cancelled == before + 5
@@ -179,7 +178,7 @@ def test_memory_is_given_back(facts_model: Path) -> None:
 
     def round_() -> int:
         with TransformersEngine(facts_model, **OPTIONS) as engine:
-            handles = [engine.submit(ask(name)) for name in NAMES]
+            handles = [engine.submit(ask(name)) for name in NAMES[:40]]
             for handle in handles:
                 handle.result(PATIENCE_S)
             assert engine.stats().cache_bytes < 64 * 2**20

@@ -333,7 +333,7 @@ def test_new_tokens_are_told_to_callbacks(chat: ChatQuantized, server: OpenAISer
     listener = Listens()
     list(chat.stream("Count", config={"callbacks": [listener]}))
     assert "".join(listener.heard) == "one two"
-    assert (listener.params["ls_provider"], listener.params["ls_model_name"]) == ("costopt", "m")
+    assert (listener.params["ls_provider"], listener.params["ls_model_name"]) == ("local", "m")
 
 
 async def test_in_a_chain(chat: ChatQuantized, server: OpenAIServer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from costopt.errors import ConfigError
-from costopt.local.gpu import GpuUse
+from costopt.gpu import GpuUse
 
 __all__ = ["BatchProgress", "BatchReport", "MachinePrice"]
 
@@ -26,7 +26,7 @@ class MachinePrice:
 
     Example:
         >>> MachinePrice(per_hour=Decimal("0.60"), per_kwh=Decimal("0.30"), watts=100).cost(3_600, joules=720_000)
-        Decimal('0.69')
+        Decimal('0.690')
     """
 
     per_hour: Decimal = Decimal(0)
@@ -92,6 +92,7 @@ class BatchReport:
     Attributes:
         output: The file with the answers.
         errors: The file with the rows that failed; None if none did.
+        first_error: What the first of them said; empty if none did.
         done: Rows answered in this run.
         failed: Rows that ended with an error; they are asked again the next time.
         before: Rows that an earlier run had answered, or that were in the file twice.
@@ -105,6 +106,7 @@ class BatchReport:
 
     output: Path
     errors: Path | None
+    first_error: str
     done: int
     failed: int
     before: int
@@ -123,7 +125,7 @@ class BatchReport:
     @property
     def joules_per_token(self) -> float | None:
         """Energy of the GPUs for each token made; None where it is not measured."""
-        if self.gpu is None or not self.completion_tokens:
+        if self.gpu is None or self.gpu.joules is None or not self.completion_tokens:
             return None
         return self.gpu.joules / self.completion_tokens
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 from costopt.errors import (
@@ -17,10 +18,10 @@ from costopt.errors import (
     MissingExtraError,
     OutOfMemoryError,
 )
+from costopt.gpu import GpuSampler
 from costopt.local.batch_files import AnswerFile, Row, read_rows
 from costopt.local.batch_report import BatchProgress, BatchReport, MachinePrice
 from costopt.local.engine import Engine, Generation, GenerationRequest
-from costopt.local.gpu import GpuMeter
 from costopt.local.openai_format import completion_of, request_of
 
 __all__ = ["LocalBatchRunner"]
@@ -39,7 +40,7 @@ class LocalBatchRunner:
         concurrency: Most rows under way at once.
         price: What the machine costs.
         give_up_after: So many rows failing one after the other end the run.
-        meter: Watches the GPUs; None: all of them.
+        sampler: Watches the GPUs; None: all of them, and writes nothing.
 
     Raises:
         ConfigError: If an argument cannot be meant.
@@ -62,12 +63,12 @@ class LocalBatchRunner:
         concurrency: int = 64,
         price: MachinePrice | None = None,
         give_up_after: int = 100,
-        meter: GpuMeter | None = None,
+        sampler: GpuSampler | None = None,
     ) -> None:
         if concurrency < 1 or give_up_after < 1:
             raise ConfigError(f"concurrency={concurrency}, give_up_after={give_up_after}: use 1 or more")
         self._engine, self._concurrency, self._price = engine, concurrency, price
-        self._give_up_after, self._meter = give_up_after, meter
+        self._give_up_after, self._sampler = give_up_after, sampler
 
     def run(
         self,
@@ -81,8 +82,9 @@ class LocalBatchRunner:
         Args:
             source: JSON lines with "custom_id" and "body", as OpenAI's batch API takes them; may be gzip'd; "-" is
                 standard input.
-            output: Where the answers go, behind those that are there already. Rows that fail go beside it, to a file
-                that ends in ".errors.jsonl".
+            output: Where the answers go, behind those that are there already; each with when it was asked, how long it
+                took and its share of the cost, for `costopt audit`. Rows that fail go beside it, to a file that ends in
+                ".errors.jsonl".
             on_progress: Told after every row.
 
         Raises:
@@ -112,8 +114,8 @@ class LocalBatchRunner:
             if load is not None:
                 await asyncio.to_thread(load)  # a model that is not there is one error, not one for each row
             errors = held.enter_context(_Errors(Path(f"{Path(output)}.errors.jsonl")))
-            meter = held.enter_context(self._meter or GpuMeter())
-            run = _Run(self, answers, errors, meter, total, on_progress)
+            sampler = held.enter_context(self._sampler or GpuSampler())
+            run = _Run(self, answers, errors, sampler, total, on_progress)
             await run.through(source)
             held.pop_all().close()
         return run.report()
@@ -127,16 +129,18 @@ class _Run:
         runner: LocalBatchRunner,
         answers: AnswerFile,
         errors: _Errors,
-        meter: GpuMeter,
+        sampler: GpuSampler,
         total: int | None,
         on_progress: Callable[[BatchProgress], None] | None,
     ) -> None:
-        self._runner, self._answers, self._errors, self._meter = runner, answers, errors, meter
+        self._runner, self._answers, self._errors, self._sampler = runner, answers, errors, sampler
         self._total, self._on_progress = total, on_progress
         self._began = time.monotonic()
         self._done = self._failed = self._before = self._in_a_row = 0
         self._prompt_tokens = self._completion_tokens = 0
         self._seconds = 0.0
+        self._first_error = ""
+        self._charged = Decimal(0)
 
     async def through(self, source: str | Path) -> None:
         under_way: set[asyncio.Task[None]] = set()
@@ -161,12 +165,13 @@ class _Run:
             self._seconds = time.monotonic() - self._began
 
     def report(self) -> BatchReport:
-        use = self._meter.use
+        use = self._sampler.use
         price = self._runner._price
         joules = None if use is None else use.joules
         return BatchReport(
             output=self._answers.path,
             errors=self._errors.path if self._failed else None,
+            first_error=self._first_error,
             done=self._done,
             failed=self._failed,
             before=self._before,
@@ -174,7 +179,7 @@ class _Run:
             completion_tokens=self._completion_tokens,
             seconds=self._seconds,
             gpu=use,
-            gpu_note=self._meter.reason,
+            gpu_note=self._sampler.reason,
             dollars=None if price is None else price.cost(self._seconds, joules),
         )
 
@@ -189,6 +194,7 @@ class _Run:
             self._on_progress(self._progress())
 
     async def _ask(self, row: Row, request: GenerationRequest) -> None:
+        started, began = time.time(), time.monotonic()
         try:
             generation = await self._runner._engine.submit(request).aresult()
         except _FATAL:
@@ -201,27 +207,41 @@ class _Run:
                     f"{self._in_a_row} rows failed one after the other, the last with: {error}"
                 ) from error
         else:
-            self._succeed(row, generation)
+            taken = {"started": round(started, 3), "latency_s": round(time.monotonic() - began, 3)}
+            self._succeed(row, generation, taken)
 
-    def _succeed(self, row: Row, generation: Generation) -> None:
+    def _succeed(self, row: Row, generation: Generation, taken: dict[str, float]) -> None:
         model = str(row.body.get("model") or self._runner._engine.name)
         body = completion_of(generation, model, name=f"chatcmpl-{row.name[10:]}", created=int(time.time()))
         response = {"status_code": 200, "request_id": row.name, "body": body}
-        self._answers.append({"id": row.name, "custom_id": row.custom_id, "response": response, "error": None})
+        answer = {"id": row.name, "custom_id": row.custom_id, "response": response, "error": None}
+        self._answers.append({**answer, "provider": "local", **taken, **self._share()})
         self._done += 1
         self._in_a_row = 0
         if generation.usage is not None:
             self._prompt_tokens += generation.usage.prompt_tokens
             self._completion_tokens += generation.usage.completion_tokens
 
+    def _share(self) -> dict[str, str]:
+        """What the machine has cost since the last answer: one answer's share says little, but their sum is right."""
+        if self._runner._price is None:
+            return {}
+        before, now = self._charged, self._cost_so_far()
+        self._charged = max(before, now)
+        return {"cost_usd": f"{self._charged - before:.12f}"}
+
+    def _cost_so_far(self) -> Decimal:
+        price = self._runner._price or MachinePrice()
+        return price.cost(time.monotonic() - self._began, self._sampler.joules)
+
     def _fail(self, row: Row, error: CostOptError) -> None:
         said = {"code": _code(error), "message": str(error)}
         self._errors.append({"id": row.name, "custom_id": row.custom_id, "response": None, "error": said})
         self._failed += 1
+        self._first_error = self._first_error or (f"{row.custom_id}: " if row.custom_id else "") + str(error)
 
     def _progress(self) -> BatchProgress:
         seconds = time.monotonic() - self._began
-        price = self._runner._price
         return BatchProgress(
             total=self._total,
             done=self._done,
@@ -230,8 +250,8 @@ class _Run:
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
             seconds=seconds,
-            dollars=None if price is None else price.cost(seconds),
-            utilisation=self._meter.latest,
+            dollars=None if self._runner._price is None else self._cost_so_far(),
+            utilisation=self._sampler.latest,
         )
 
 

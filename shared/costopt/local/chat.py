@@ -11,7 +11,7 @@ from typing import Any
 from costopt.errors import ConfigError
 from costopt.local.engine import GenerationRequest
 
-__all__ = ["knows_tools", "prompt_tokens"]
+__all__ = ["knows_tools", "prompt_tokens", "tells_of_tools"]
 
 
 def prompt_tokens(tokenizer: Any, request: GenerationRequest) -> list[int]:
@@ -46,16 +46,22 @@ def prompt_tokens(tokenizer: Any, request: GenerationRequest) -> list[int]:
             **request.template_options,
         )  # fmt: skip
     except Exception as error:  # a template raises whatever jinja2 does, or TypeError at a content it does not expect
-        raise ConfigError(f"the model's chat template refuses these messages: {error}") from error
+        raise ConfigError(
+            f"the model's chat template refuses these messages: {error}; change them, or chat_template.jinja"
+        ) from error
     return [int(token) for token in tokens]
 
 
 def knows_tools(tokenizer: Any) -> bool:
     """Whether the chat template tells the model of tools."""
-    template = tokenizer.chat_template
+    return tells_of_tools(tokenizer.chat_template)
+
+
+def tells_of_tools(template: Any) -> bool:
+    """Whether this template, or one of these by name, tells the model of tools."""
     if isinstance(template, Mapping):
         return "tool_use" in template or any("tools" in text for text in template.values())
-    return bool(template) and "tools" in template
+    return isinstance(template, str) and "tools" in template
 
 
 def _offered(tokenizer: Any, request: GenerationRequest) -> list[Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from costopt.errors import ConfigError, require
@@ -12,11 +12,18 @@ from costopt.errors import ConfigError, require
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SchemaConstraint", "SchemaConstraints", "call_schema"]
+__all__ = ["SchemaConstraint", "SchemaConstraints", "call_schema", "closed"]
 
 # A model that knows no better would fill its answer with blanks.
 _COMPACT: Any = {"whitespace_flexible": False}
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+# Where a schema has schemas: one, several, or several by name.
+_ONE = ("items", "additionalProperties", "contains")
+_SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
+_NAMED = ("properties", "$defs", "definitions")
+# Beside "properties" these may name more of them; and what must not be is not made narrower.
+_ELSEWHERE = ("$ref", "anyOf", "oneOf", "allOf", "patternProperties", "unevaluatedProperties")
+_CONDITIONS = ("not", "if", "dependentSchemas")
 
 
 class SchemaConstraints:
@@ -49,7 +56,8 @@ class SchemaConstraints:
             if self._read is None:
                 self._read = self._vocabulary_for_guidance()
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT)
+            told = json.dumps(closed(schema))
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(told, overrides=_COMPACT)
             matcher = llguidance.LLMatcher(self._read, grammar, log_level=0)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"response_schema is no JSON schema: {error}") from error
@@ -91,6 +99,51 @@ class SchemaConstraint:
         """Go on from this token."""
         if not self._matcher.consume_token(token):
             raise ConfigError(f"the schema cannot be followed: {self._matcher.get_error()}")
+
+
+def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema, with objects that hold the properties it names, and no others.
+
+    As JSON schema has it, an object may have any further properties unless it is said not to, and a model that knows
+    no better makes them up. One that speaks of them, names none, or is put together of several parts stays as it is.
+
+    Example:
+        >>> closed({"type": "object", "properties": {"a": {"type": "integer"}}})["additionalProperties"]
+        False
+    """
+    composed = False
+
+    def shut(one: dict[str, Any]) -> dict[str, Any]:
+        nonlocal composed
+        composed = composed or _composed(one)
+        return {"additionalProperties": False, **one} if isinstance(one.get("properties"), Mapping) else one
+
+    made: Mapping[str, Any] = _mapped(schema, shut)
+    return schema if composed else made
+
+
+def _composed(schema: Mapping[str, Any]) -> bool:
+    parts = schema.get("allOf")
+    return (
+        any(name in schema for name in _CONDITIONS)
+        or (isinstance(parts, list) and len(parts) > 1)
+        or ("properties" in schema and any(name in schema for name in _ELSEWHERE))
+    )
+
+
+def _mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """The schema with every schema in it changed, and itself."""
+    if not isinstance(schema, Mapping):
+        return schema
+    made = dict(schema)
+    for name, value in schema.items():
+        if name in _ONE:
+            made[name] = _mapped(value, change)
+        elif name in _SEVERAL and isinstance(value, list):
+            made[name] = [_mapped(one, change) for one in value]
+        elif name in _NAMED and isinstance(value, Mapping):
+            made[name] = {key: _mapped(one, change) for key, one in value.items()}
+    return change(made)
 
 
 def call_schema(tools: tuple[Mapping[str, Any], ...], choice: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class GenerationRequest:
             raise ConfigError(f"stop={self.stop!r}: give a tuple of texts that are not empty")
         for name, value, low, high in self._ranges():
             if value is not None and not low <= value <= high:  # NaN, too, is in no range
-                raise ConfigError(f"{name}={value}: use a number from {low:g} to {high:g}, or None")
+                raise ConfigError(f"{name}={value}: use a number {_span(low, high)}, or None")
         self._check_tools()
 
     def _ranges(self) -> Iterator[tuple[str, float | None, float, float]]:
@@ -105,6 +105,12 @@ class GenerationRequest:
         """One question, and what goes before it."""
         turns: list[Message] = [{"role": "system", "content": system}] if system else []
         return cls(messages=(*turns, {"role": "user", "content": text}), **options)
+
+
+def _span(low: float, high: float) -> str:
+    if high == math.inf:
+        return f"of at least {low:g}"
+    return f"above 0, at most {high:g}" if low == math.ulp(0.0) else f"from {low:g} to {high:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,8 @@ class Inventory:
         widths: How wide the passing values are.
         context: The longest sequence it was made for; None if the configuration does not say.
         parameters: How many numbers it has learned.
-        quantised: How its weights were quantised before they were saved; empty if they were not, or by another tool
-            than bitsandbytes, in which case they are counted as if they were not.
+        quantised: How its weights were quantised before they were saved; empty if they were not. "none" if that was by
+            another tool than bitsandbytes: they are counted as if they were not, which is more than they take.
     """
 
     name: str
@@ -127,7 +127,15 @@ def read_config(model: str | Path | Any) -> tuple[Any, str]:
     try:
         return AutoConfig.from_pretrained(model, trust_remote_code=False), str(model)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"the configuration of {model} cannot be read: {error}") from error
+        raise ConfigError(_unread(model, path, str(error))) from error
+
+
+def _unread(model: str | Path, path: Path, said: str) -> str:
+    if "trust_remote_code" in said:
+        return f"{model} needs code of its own, which costopt never runs: take a model that transformers itself knows"
+    if not path.exists():
+        return f"there is no folder {model} here, and the hub does not give a model of that name: {said}"
+    return f"the configuration of {model} cannot be read, fetch or save it again: {said}"
 
 
 def kept_layers(model: Any, quantization: str) -> dict[str, str]:
@@ -165,7 +173,7 @@ def _quantised(config: Any) -> str:
     told = getattr(config, "quantization_config", None) or {}
     told = told if isinstance(told, Mapping) else told.to_dict()
     if told.get("quant_method") != "bitsandbytes":
-        return ""
+        return "none" if told else ""
     return "int8" if told.get("load_in_8bit") else str(told.get("bnb_4bit_quant_type", "fp4"))
 
 

@@ -143,7 +143,7 @@ def _check_files(folder: Path, name: str) -> None:
             f"{name} has pickled weights only, which can run any code as they are read: "
             "convert them to safetensors (model.save_pretrained), or take a model that has them"
         )
-    raise ConfigError(f"{name} has no weights: model.safetensors is missing")
+    raise ConfigError(f"{name} has no weights: model.safetensors is missing; save it again by `save_pretrained`")
 
 
 def _described(folder: Path, name: str) -> tuple[Any, Any]:
@@ -151,10 +151,16 @@ def _described(folder: Path, name: str) -> tuple[Any, Any]:
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         remark = ": it needs code of its own, which costopt never runs" if "trust_remote_code" in str(error) else ""
         raise ConfigError(f"{name} cannot be loaded{remark}: {error}") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"{name} has no tokenizer that can be read: put tokenizer.json there, as `save_pretrained` of a tokenizer "
+            f"writes it ({error})"
+        ) from error
     return config, tokenizer
 
 
@@ -188,6 +194,7 @@ def _weights(folder: Path, source: ModelSource, told: Any, dtype: torch.dtype) -
 
 
 def _read(folder: Path, source: ModelSource, told: Any, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {} if told is None else {"quantization_config": told}
@@ -202,6 +209,8 @@ def _read(folder: Path, source: ModelSource, told: Any, dtype: torch.dtype) -> A
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"{source.model} cannot be loaded: {error}") from error
+    except SafetensorError as error:
+        raise ConfigError(f"{source.model} cannot be loaded, fetch or save it again: {error}") from error
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:

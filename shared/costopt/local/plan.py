@@ -17,9 +17,9 @@ from costopt.local.inventory import Inventory
 from costopt.local.memory import default_device, free_bytes, repacks_weights
 from costopt.local.sizes import QUANTIZATIONS, Stored, bytes_of_dtype, shown, stored
 
-__all__ = ["MemoryPlan"]
+__all__ = ["DEFAULT_CONTEXT", "MemoryPlan"]
 
-_DEFAULT_CONTEXT = 4_096
+DEFAULT_CONTEXT = 4_096
 _STEP = 256  # suggested contexts are multiples of it
 _SUGGESTIONS = 3
 _LEFT_FREE = 0.05  # allocators round up, and other programs go on
@@ -62,7 +62,9 @@ class MemoryPlan:
                 raise ConfigError(f"{name}={getattr(self, name)}: use 1 or more")
         most = self.inventory.context
         if most is not None and self.context > most:
-            raise ConfigError(f"context={self.context}: {self.inventory.name} was made for at most {most} tokens")
+            raise ConfigError(
+                f"context={self.context}: {self.inventory.name} was made for at most {most} tokens, use no more"
+            )
 
     @classmethod
     def of(
@@ -82,7 +84,8 @@ class MemoryPlan:
 
         Args:
             model: A local folder or configuration file, a hub id, or a transformers configuration.
-            quantization: "nf4", "fp4", "int8" or "none"; of no consequence for a model that was saved quantised.
+            quantization: "nf4", "fp4", "int8" or "none"; of no consequence for a model that was saved quantised: it is
+                counted as it was saved, and if another tool than bitsandbytes did it, as if nobody had.
             context: Tokens of the longest sequence; None: 4,096, or what the model was made for if that is less.
             concurrency: Sequences of that length at the same time.
             device: Where it is to run, e.g. "cuda:1"; None: the GPU if there is one, else the CPU.
@@ -108,7 +111,7 @@ class MemoryPlan:
         return cls(
             inventory=inventory,
             quantization=inventory.quantised or quantization,
-            context=context if context is not None else min(_DEFAULT_CONTEXT, inventory.context or _DEFAULT_CONTEXT),
+            context=context if context is not None else min(DEFAULT_CONTEXT, inventory.context or DEFAULT_CONTEXT),
             concurrency=concurrency,
             device=place,
             free=free_bytes(place) if free is None else free,

@@ -17,6 +17,8 @@ __all__ = ["RowBatch"]
 
 # Prompt tokens read between two steps, so that a long prompt does not make those under way wait for all of it.
 _READ_AT_ONCE = 512
+# A pass more costs about as much as this many tokens more in one: so many may be there to fill up shorter prompts.
+_FILLED_UP = 96
 
 
 class RowBatch:
@@ -110,12 +112,13 @@ class RowBatch:
                 self._live.pop()
 
     def _read(self) -> None:
-        budget = _READ_AT_ONCE
+        # While most still wait, reading comes first: a step costs nearly the same for few rows as for many.
+        budget = _READ_AT_ONCE * (2 if len(self._reading) > len(self._live) else 1)
         while self._reading and budget > 0:
             if self._slots.filled or len(self._reading[0].prompt) > _READ_AT_ONCE or self.max_rows == 1:
-                budget -= self._read_part(budget)
+                budget -= self._read_part(min(budget, _READ_AT_ONCE))
             else:
-                group = self._group(budget)
+                group = self._group(min(budget, _READ_AT_ONCE))
                 if not group:
                     return
                 budget -= len(group) * max(len(sequence.prompt) for sequence in group)
@@ -140,27 +143,27 @@ class RowBatch:
         return len(part)
 
     def _group(self, budget: int) -> list[Sequence]:
-        """The next prompts that can be read in one pass, of lengths that leave little to fill up."""
+        """The first in line, and those behind it that can be read in the same pass with little to fill up."""
+        first = len(self._reading[0].prompt)
         group: list[Sequence] = []
-        longest, shortest = 0, _READ_AT_ONCE
-        for sequence in self._reading:
+        longest = tokens = 0
+        for sequence in sorted(self._reading, key=lambda sequence: abs(len(sequence.prompt) - first)):
             length = len(sequence.prompt)
-            longest, shortest = max(longest, length), min(shortest, length)
-            if longest * (len(group) + 1) > budget or longest > 2 * shortest:
+            longest, tokens = max(longest, length), tokens + length
+            size = longest * (len(group) + 1)
+            if size > budget or size - tokens > max(_FILLED_UP, tokens // 4):
                 break
             group.append(sequence)
         return group
 
     def _read_group(self, group: list[Sequence]) -> None:
-        for _ in group:
-            self._reading.popleft()
+        self._reading = deque(sequence for sequence in self._reading if sequence not in group)
         rows = len(self._live)
         try:
             scores = self._slots.read_rows([sequence.prompt for sequence in group])
         except Exception as error:
             del self._slots.lengths[rows:]
             for sequence in group if len(group) > 1 else ():
-                self._reading.appendleft(sequence)
                 self._read_group([sequence])  # alone, to see which it was
             if len(group) == 1:
                 group[0].fail(error)

@@ -95,7 +95,7 @@ class Slots:
     def forget(self) -> None:
         """Drop the row that is being read."""
         self.filled = 0
-        if not self._batched:
+        if not self._batched or not self.lengths:
             self.clear()
 
     def decode(self, tokens: Sequence[int]) -> torch.Tensor:

@@ -14,8 +14,11 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from costopt.errors import ConfigError, require
 from costopt.local.channel import Channel, StreamHandle
+from costopt.local.chat import knows_tools
 from costopt.local.engine import EngineStats, GenerationRequest
+from costopt.local.glance import Glance, glance
 from costopt.local.loading import DTYPES, Loaded, ModelSource, load, resolve
+from costopt.local.plan import DEFAULT_CONTEXT, MemoryPlan
 from costopt.local.prepare import Limits
 from costopt.local.quantise import weight_bytes
 from costopt.local.sizes import QUANTIZATIONS
@@ -106,6 +109,7 @@ class TransformersEngine:
             raise ConfigError(f"TransformersEngine has no option {', '.join(unknown)}: see its documentation")
         self._settings = _Settings(**options)
         self._model = resolve(model)
+        self._glance = Glance()
         self._worker = Worker(functools.partial(_start, self._model, self._settings))
         # The thread does not know `self`; it ends with it, or with the interpreter: one killed inside torch aborts.
         self._finalizer = weakref.finalize(self, self._worker.stop)
@@ -138,6 +142,26 @@ class TransformersEngine:
     def closed(self) -> bool:
         """Whether it takes no more requests."""
         return not self._finalizer.alive
+
+    @property
+    def context_window(self) -> int | None:
+        """Most tokens of prompt and answer. Loads nothing; None for a hub id that was not fetched yet."""
+        ready = self._worker.ready
+        if ready is not None:
+            return ready.limits.context
+        if self._settings.context is not None:
+            return self._settings.context
+        made_for = self._seen().context
+        return None if made_for is None else min(made_for, DEFAULT_CONTEXT)
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template tells the model of tools. Loads nothing; True for a hub id not fetched yet."""
+        ready = self._worker.ready
+        if ready is not None:
+            return knows_tools(ready.loaded.tokenizer)
+        told = self._seen().knows_tools
+        return True if told is None else told
 
     @property
     def tokenizer(self) -> Any:
@@ -187,6 +211,11 @@ class TransformersEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _seen(self) -> Glance:
+        if self._glance == Glance():  # a hub id may have been fetched since
+            self._glance = glance(self._model, self._settings.revision)
+        return self._glance
+
     def _loaded(self) -> Loaded:
         ready = self._worker.ready or self.load()._worker.ready
         if ready is None:
@@ -225,7 +254,6 @@ def _start(model: str, settings: _Settings) -> Ready:
 
 def _started(model: str, settings: _Settings) -> Ready:
     from costopt.local.memory import default_device
-    from costopt.local.plan import MemoryPlan
 
     device = settings.device or default_device()
     planned = MemoryPlan.of(

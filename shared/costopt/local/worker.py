@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -301,8 +302,7 @@ def _as_ours(what: str, error: Exception) -> CostOptError:
 
 def _give_back() -> None:
     """Hand the memory of a model that is gone to the system."""
-    import torch
-
     gc.collect()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # a model of another make needs none
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

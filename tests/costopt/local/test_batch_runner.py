@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,17 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from costopt import cli
 from costopt.errors import ConfigError, EngineClosedError, EngineError
-from costopt.local.batch_files import AnswerFile, read_rows, row_id
+from costopt.local.batch_files import row_id
 from costopt.local.batch_report import BatchProgress, MachinePrice
 from costopt.local.batch_runner import LocalBatchRunner
-from costopt.local.engine import Generation, GenerationRequest, LocalUsage, TokenLogprob, ToolCall
 from costopt.local.openai_engine import OpenAICompatibleEngine
-from costopt.local.openai_format import chat_body, completion_of, request_of
+from tests.costopt.local.batch_rows import read, row, written
 from tests.openai_server import Behaviour, OpenAIServer, openai_server
 
 
@@ -48,20 +45,6 @@ def engine(server: OpenAIServer) -> Iterator[OpenAICompatibleEngine]:
     engine = OpenAICompatibleEngine(base_url=server.url, model="m", max_retries=0)
     yield engine
     engine.close()
-
-
-def row(i: int, **body: Any) -> dict[str, Any]:
-    asked = {"model": "m", "messages": [{"role": "user", "content": f"question {i}"}], **body}
-    return {"custom_id": f"row-{i}", "method": "POST", "url": "/v1/chat/completions", "body": asked}
-
-
-def written(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in rows))
-    return path
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_answers_are_as_the_batch_api_writes_them(engine: OpenAICompatibleEngine, tmp_path: Path) -> None:
@@ -124,6 +107,7 @@ def test_rows_that_fail_go_elsewhere_and_are_asked_again(
     assert (failed["custom_id"], failed["response"]) == ("row-2", None)
     assert failed["error"]["code"] == "context_length"
     assert "4096" in failed["error"]["message"]
+    assert report.first_error == f"row-2: {failed['error']['message']}"
     server.behaviours.clear()
     report = runner.run(asked, output)
     assert (report.done, report.failed, report.before, report.errors) == (1, 0, 3, None)
@@ -153,8 +137,6 @@ def test_a_bad_row_is_an_error_of_its_own(engine: OpenAICompatibleEngine, tmp_pa
     assert (report.done, report.failed) == (1, 1)
     [failed] = read(tmp_path / "out.jsonl.errors.jsonl")
     assert failed["error"]["code"] == "config"
-    import re
-
     assert re.search(said, failed["error"]["message"])
 
 
@@ -235,7 +217,7 @@ engine.close()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-def test_a_run_that_was_killed_goes_on(server: OpenAIServer, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on(engine: OpenAICompatibleEngine, server: OpenAIServer, tmp_path: Path) -> None:
     """Killed while it was writing, its last line torn: every row is answered, and few were asked twice."""
     asked, output = written(tmp_path / "asked.jsonl", [row(i) for i in range(40)]), tmp_path / "out.jsonl"
     server.behaviours["m"] = Behaviour(seconds=0.02)
@@ -246,28 +228,13 @@ def test_a_run_that_was_killed_goes_on(server: OpenAIServer, tmp_path: Path) -> 
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    output.write_bytes(output.read_bytes().rstrip(b"\n")[:-20])  # as if the last write had been cut off
     before = output.read_bytes().count(b"\n")
     assert before < 40
-    output.write_bytes(output.read_bytes().rstrip(b"\n")[:-20])  # as if the last write had been cut off
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    report = LocalBatchRunner(engine).run(asked, output)
+    assert (report.done, report.before, report.failed) == (40 - before, before, 0)
     assert sorted(each["custom_id"] for each in read(output)) == sorted(f"row-{i}" for i in range(40))
     assert len(server.requests) <= 40 + 4 + 1
-
-
-def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
-    with AnswerFile(tmp_path / "out.jsonl"), pytest.raises(ConfigError, match="being written by another run"):
-        AnswerFile(tmp_path / "out.jsonl")
-    AnswerFile(tmp_path / "out.jsonl").close()
-
-
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "notes.jsonl"
-    path.write_text('{"id": "a"}\nremember the milk\n')
-    with pytest.raises(ConfigError, match="line 2: this is no file of answers"):
-        AnswerFile(path)
-    assert path.read_text().endswith("milk\n")
 
 
 def test_files_that_are_not_there(engine: OpenAICompatibleEngine, tmp_path: Path) -> None:
@@ -276,78 +243,6 @@ def test_files_that_are_not_there(engine: OpenAICompatibleEngine, tmp_path: Path
     asked = written(tmp_path / "asked.jsonl", [row(0)])
     with pytest.raises(ConfigError, match="give another --out"):
         LocalBatchRunner(engine).run(asked, tmp_path)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-BODIES = st.dictionaries(st.text(), JSON, max_size=4)
-
-
-@given(st.none() | st.text(), BODIES)
-def test_an_id_is_of_what_a_row_says(custom_id: str | None, body: dict[str, Any]) -> None:
-    turned = dict(reversed(body.items()))
-    assert row_id(custom_id, body) == row_id(custom_id, turned) == row_id(custom_id, json.loads(json.dumps(body)))
-    assert row_id(custom_id, body) != row_id(f"{custom_id}x", body)
-    assert row_id(custom_id, body) != row_id(custom_id, {**body, "more": 1})
-
-
-@given(st.lists(st.text(max_size=20), max_size=8), st.integers(0, 40))
-def test_whatever_was_cut_off_only_the_torn_line_is_lost(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], cut: int
-) -> None:
-    path = tmp_path_factory.mktemp("cut") / "out.jsonl"
-    with AnswerFile(path) as file:
-        for i, text in enumerate(texts):
-            file.append({"id": str(i), "text": text})
-    data = path.read_bytes()
-    kept = data[: max(0, len(data) - cut)]
-    path.write_bytes(kept)
-    with AnswerFile(path) as file:
-        assert file.done == {str(i) for i in range(kept.count(b"\n"))}
-        file.append({"id": "last"})
-    assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()][-1] == "last"
-
-
-requests = st.builds(
-    GenerationRequest,
-    messages=st.just(({"role": "user", "content": "Hello"},)),
-    max_tokens=st.none() | st.integers(1, 100),
-    temperature=st.none() | st.floats(0, 2),
-    top_p=st.none() | st.floats(0.1, 1),
-    stop=st.lists(st.text(min_size=1), max_size=3).map(tuple),
-    seed=st.none() | st.integers(0, 1000),
-    logprobs=st.none() | st.integers(0, 5),
-    response_schema=st.none() | st.just({"type": "object"}) | st.just({"title": "A", "type": "array"}),
-)
-
-
-@given(requests)
-def test_a_body_says_all_that_a_request_does(request: GenerationRequest) -> None:
-    assert request_of(json.loads(json.dumps(chat_body(request, "m")))) == request
-
-
-def test_a_completion_says_all_that_an_answer_does() -> None:
-    made = Generation(
-        "",
-        (ToolCall("add", '{"a": 1}', "c1"),),
-        "tool_calls",
-        LocalUsage(3, 4),
-        (TokenLogprob("x", -0.1, (("x", -0.1), ("y", -2.0))),),
-    )
-    body = completion_of(made, "m", name="chatcmpl-1", created=1)
-    [choice] = body["choices"]
-    assert choice["message"]["content"] is None
-    assert choice["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
-    assert choice["logprobs"]["content"][0]["top_logprobs"][1]["token"] == "y"
-    assert body["usage"]["total_tokens"] == 7
-
-
-def test_rows_of_a_file_keep_their_order(tmp_path: Path) -> None:
-    asked = written(tmp_path / "asked.jsonl", [row(i) for i in range(4)])
-    assert [each.custom_id for each in read_rows(asked)] == [f"row-{i}" for i in range(4)]
 
 
 def test_a_price_by_the_hour_and_by_the_kilowatt_hour(engine: OpenAICompatibleEngine, tmp_path: Path) -> None:
@@ -372,51 +267,3 @@ def test_the_real_driver(engine: OpenAICompatibleEngine, tmp_path: Path) -> None
     else:
         assert report.joules_per_token is not None
         assert report.joules_per_token >= 0
-
-
-def ran(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["costopt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
-def test_the_command(
-    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = written(tmp_path / "asked.jsonl", [row(i) for i in range(3)])
-    command = ["local", "run", asked, "--model", "m", "--base-url", server.url, "--out", tmp_path / "out.jsonl"]
-    assert ran(monkeypatch, *command, "--dollars-per-hour", "0.5", "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["done"], facts["failed"], facts["completion_tokens"]) == (3, 0, 36)
-    assert Decimal(facts["dollars"]) > 0
-    assert ran(monkeypatch, *command) == 0
-    assert "answered   0 rows, 3 were before, 0 failed" in capsys.readouterr().out
-    written(asked, ["{broken"])
-    assert ran(monkeypatch, *command) == 1
-    assert ran(monkeypatch, *command, "--dollars-per-kwh", "cheap") == 2
-    assert "is no amount of dollars" in capsys.readouterr().err
-
-
-def test_a_key_comes_from_the_environment(
-    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr("tests.openai_server._Handler.parse_request", _watched(seen))
-    monkeypatch.setenv("COSTOPT_API_KEY", "sk-ours")
-    asked = written(tmp_path / "asked.jsonl", [row(0)])
-    command = ["local", "run", asked, "--model", "m", "--base-url", server.url, "--out", tmp_path / "out.jsonl"]
-    assert ran(monkeypatch, *command) == 0
-    assert seen == ["Bearer sk-ours"]
-
-
-def _watched(seen: list[str]) -> Any:
-    from http.server import BaseHTTPRequestHandler
-
-    def parse_request(self: Any) -> bool:
-        parsed = BaseHTTPRequestHandler.parse_request(self)
-        if parsed and "Authorization" in self.headers:
-            seen.append(self.headers["Authorization"])
-        return parsed
-
-    return parse_request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from transformers import (
     Qwen2Config,
 )
 
-from costopt import cli
 from costopt.errors import ConfigError, OutOfMemoryError
 from costopt.local import inventory
 from costopt.local.inventory import Inventory, kept_layers
@@ -76,9 +74,19 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_weights_and_state_are_what_the_loaded_model_has(folder: Path, quantization: str) -> None:
+    as_planned(folder, quantization)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_fp4_takes_what_nf4_does(tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert as_planned(tmp_path, "fp4").total == MemoryPlan.of(tmp_path, device="cpu").total
+
+
+def as_planned(folder: Path, quantization: str) -> MemoryPlan:
     """To 64 bytes: buffers of a few numbers have a dtype that only loading tells."""
     told, _ = quantisation(AutoConfig.from_pretrained(folder), quantization, torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=told)
@@ -88,6 +96,7 @@ def test_weights_and_state_are_what_the_loaded_model_has(folder: Path, quantizat
     with torch.inference_mode():
         model(torch.zeros((1, 8), dtype=torch.long))  # repacks the weights, on a CPU that has AVX512-BF16
     assert weight_bytes(model) == pytest.approx(plan.weights + plan.quant_state, abs=64)
+    return plan
 
 
 def test_the_cache_is_as_large_as_a_real_one(folder: Path) -> None:
@@ -280,7 +289,7 @@ def test_models_that_are_not_there_or_bring_code_of_their_own(tmp_path: Path) ->
     own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyModel"}}
     (tmp_path / "config.json").write_text(json.dumps(own))
     (tmp_path / "mine.py").write_text("raise SystemExit('code of the model was run')")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="needs code of its own, which costopt never runs"):
         MemoryPlan.of(tmp_path)
 
 
@@ -299,28 +308,6 @@ def test_memory_of_a_container_is_what_its_limit_leaves(tmp_path: Path, monkeypa
     assert free_bytes("cpu") > 1_000_000
 
 
-def ran(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["costopt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    llama().save_pretrained(tmp_path)
-    assert ran(monkeypatch, "plan", tmp_path, "--device", "cpu", "--free", "24", "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["fits"]
-    assert facts["total"] == sum(facts[name] for name in ("weights", "quant_state", "kv_cache", "activations"))
-    assert ran(monkeypatch, "plan", tmp_path, "--device", "cpu", "--free", "4") == 1
-    assert "no setting of this model fits" in capsys.readouterr().out
-    assert ran(monkeypatch, "plan", tmp_path, "--device", "cpu", "--free", "12", "--concurrency", "64") == 1
-    assert "would fit:" in capsys.readouterr().out
-    assert ran(monkeypatch, "plan", tmp_path, "--quantization", "q4") == 2
-    assert ran(monkeypatch, "plan", tmp_path, "--free", "much") == 2
-    assert "give a number of GiB" in capsys.readouterr().err
-
-
 def test_a_model_that_was_saved_quantised_is_planned_as_it_was_saved(tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
@@ -329,7 +316,9 @@ def test_a_model_that_was_saved_quantised_is_planned_as_it_was_saved(tmp_path: P
     plan = MemoryPlan.of(tmp_path, quantization="none", device="cpu")
     assert (plan.quantization, plan.weights) == ("nf4", MemoryPlan.of(llama(), device="cpu").weights)
     (tmp_path / "config.json").write_text(json.dumps({**written, "quantization_config": {"quant_method": "gptq"}}))
-    assert MemoryPlan.of(tmp_path, quantization="none", device="cpu").quantization == "none"
+    other = MemoryPlan.of(tmp_path, device="cpu", free=GIB)
+    assert (other.quantization, other.weights) == ("none", MemoryPlan.of(llama(), quantization="none").weights)
+    assert "at the least (none, " in other.explain(), "and no other quantisation is suggested"
 
 
 def test_a_configuration_is_left_as_it_was() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from costopt.local.rows import RowBatch
@@ -48,6 +48,8 @@ def sequence(tokens: list[int], count: int, tokenizer: Any, channel: Any) -> Seq
 
 
 @settings(max_examples=6)
+@example(rows=[(600, 1, 0, False)])  # read in parts, and over with its first token
+@example(rows=[(7, 3, 0, False), (300, 4, 0, False), (30, 2, 0, False), (7, 5, 0, False)])  # not read in order
 @given(
     rows=st.lists(
         st.tuples(st.sampled_from([1, 2, 7, 30, 300, 600]), st.integers(1, 12), st.integers(0, 20), st.booleans()),

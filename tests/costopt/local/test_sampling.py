@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costopt.errors import ConfigError, TruncatedOutputError
-from costopt.local.constrain import SchemaConstraints, call_schema
+from costopt.local.constrain import SchemaConstraints, call_schema, closed
 from costopt.local.engine import GenerationRequest
 from costopt.local.sampling import Sampling, choose
 from costopt.local.transformers_engine import TransformersEngine
@@ -71,8 +73,6 @@ PERSON = {
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_an_answer_cannot_but_follow_its_schema(engine: TransformersEngine, temperature: float) -> None:
-    import json
-
     request = GenerationRequest.chat(
         "Tell me of a pet.", response_schema=PERSON, max_tokens=80, temperature=temperature, seed=3
     )
@@ -99,9 +99,7 @@ def test_a_schema_that_cannot_be_enforced_is_refused(engine: TransformersEngine,
 
 
 def test_every_call_that_must_be_made_is_one_that_may_be_made(engine: TransformersEngine) -> None:
-    import json
-
-    pet = {"type": "object", "properties": {"kind": {"$ref": "#/$defs/kind"}}, "required": ["kind"]}
+    pet: dict[str, Any] = {"type": "object", "properties": {"kind": {"$ref": "#/$defs/kind"}}, "required": ["kind"]}
     pet |= {"$defs": {"kind": {"enum": ["cat", "dog"]}}, "additionalProperties": False}
     tools = (
         {"type": "function", "function": {"name": "feed", "parameters": pet}},
@@ -123,3 +121,49 @@ def test_every_call_that_must_be_made_is_one_that_may_be_made(engine: Transforme
 def test_a_tokenizer_that_cannot_be_constrained_is_named() -> None:
     with pytest.raises(ConfigError, match="tokenizer"):
         SchemaConstraints(object(), 10, {1}).follow({"type": "object"})
+
+
+def test_an_object_holds_what_its_schema_names_and_nothing_else(engine: TransformersEngine) -> None:
+    """A schema that says nothing of further properties; the model, which knows of none, would make some up."""
+    open_ = {name: value for name, value in PERSON.items() if name != "additionalProperties"}
+    pets = {"type": "object", "properties": {"pets": {"type": "array", "items": open_, "minItems": 2, "maxItems": 2}}}
+    request = GenerationRequest.chat("Tell me.", response_schema=pets, max_tokens=200, temperature=1.5, seed=3)
+    told = json.loads(engine.submit(request).result(60).text)
+    assert set(told) <= {"pets"}
+    assert all(set(pet) == {"name", "age", "kind"} for pet in told.get("pets", ()))
+    tool = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+    request = GenerationRequest.chat("When?", tools=(tool,), tool_choice="now", max_tokens=40)
+    assert engine.submit(request).result(60).tool_calls[0].arguments == "{}"
+
+
+A = {"type": "object", "properties": {"a": {"type": "integer"}}}
+B = {"type": "object", "properties": {"b": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [A, B]},
+        {"allOf": [{"$ref": "#/$defs/a"}, B], "$defs": {"a": A}},
+        {**A, "$ref": "#/$defs/b", "$defs": {"b": B}},
+        {**A, "anyOf": [B, {"required": ["a"]}]},
+        {**A, "additionalProperties": True},
+        {**A, "patternProperties": {"^b": {"type": "integer"}}},
+        {"not": A},
+        {"type": "object"},
+        {"const": {"type": "object", "properties": {}}},
+        {"type": "object", "required": 3},
+        {"type": "array", "items": True},
+    ],
+)
+def test_a_schema_that_may_mean_more_stays_as_it_is(schema: dict[str, Any]) -> None:
+    assert closed(schema) == schema
+
+
+def test_objects_are_closed_wherever_they_are() -> None:
+    shut = {**A, "additionalProperties": False}
+    assert closed({"anyOf": [A, {"type": "null"}]}) == {"anyOf": [shut, {"type": "null"}]}
+    assert closed({"$ref": "#/$defs/a", "$defs": {"a": A}}) == {"$ref": "#/$defs/a", "$defs": {"a": shut}}
+    assert closed({"type": "array", "items": A}) == {"type": "array", "items": shut}
+    named = {"type": "object", "properties": {"properties": A}}
+    assert closed(named) == {"type": "object", "properties": {"properties": shut}, "additionalProperties": False}

@@ -224,7 +224,7 @@ def test_the_interpreter_ends_with_an_engine_at_work(facts_model: Path) -> None:
 
 
 def test_engines_that_load_at_the_same_time_do_not_disturb_each_other(facts_model: Path) -> None:
-    engines = [TransformersEngine(facts_model, quantization="none", max_rows=rows) for rows in range(1, 7)]
+    engines = [TransformersEngine(facts_model, quantization="none", max_rows=rows) for rows in range(1, 5)]
     names = list(FACTS)[:10]
     handles = [[engine.submit(ask(name)) for name in names] for engine in engines]
     for each in handles:
