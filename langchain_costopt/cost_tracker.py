@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +20,7 @@ from costopt.audit.ledger import Ledger
 from costopt.audit.recorder import Answered, Call, Guard, Recorder
 from costopt.audit.totals import Totals
 from costopt.errors import BudgetExceededError
+from costopt.forks import ForkLock
 from costopt.pricing import Price
 from langchain_costopt.cost_messages import answered_of, as_dicts, partial_of
 
@@ -94,7 +94,7 @@ class CostTracker(BaseCallbackHandler):
         self._recorder = Recorder(
             ledger, prices=prices, batch_prices=batch_prices, limit=limit, tenant=tenant, tags=tags
         )
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._open: OrderedDict[UUID, Call] = OrderedDict()
         self._tasks: WeakKeyDictionary[asyncio.Task[Any], set[UUID]] = WeakKeyDictionary()
         self._chains: OrderedDict[UUID, _Chain] = OrderedDict()

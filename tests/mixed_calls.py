@@ -71,7 +71,7 @@ class Mixed:
         self.anthropic.usage = self.bill.anthropic
         batch_prices = {"gpt-4o-mini": Price(*(Decimal(rate) / 1000 for rate in _BATCH_RATES))}
         self.tracker = lc.CostTracker(self.ledger, prices=PRICES, batch_prices=batch_prices, tags=["langchain"])
-        self.handler = li.CostTracker(self.ledger, prices=PRICES, tags=["llamaindex"])
+        self.handler = li.CostTracker(self.ledger, prices=PRICES, batch_prices=batch_prices, tags=["llamaindex"])
         self.cache = lc.SemanticCache(LocalStore(self.folder / "cache.db"), exact_only=True, time_budget=10.0)
         self._config: Any = {"callbacks": [self.tracker]}
         self._make()
@@ -101,19 +101,24 @@ class Mixed:
         plan = [(self._chance.choice(kinds), f"question {number}") for number in range(single)]
         with ThreadPoolExecutor(_WORKERS) as pool:
             list(pool.map(lambda each: self._one(*each), plan))
-        runner = lc.BatchRunner(
-            self._chat("gpt-4o-mini", base_url=f"{self.batches.url}/v1"),
-            journal=self.folder / "batch.db",
-            backoff=Backoff(first=0.01, most=0.05),
-            settle=0.05,
+        options: Any = {"journal": self.folder / "batch.db", "backoff": Backoff(first=0.01, most=0.05), "settle": 0.05}
+        url = f"{self.batches.url}/v1"
+        lc.BatchRunner(self._chat("gpt-4o-mini", base_url=url), **options).batch(
+            self._rows("batch", calls // 8 - calls // 16), self._config
         )
-        runner.batch([f"row {number % (calls // 8 - 3)}" for number in range(calls // 8)], self._config)
-        self.calls["batch"] += calls // 8
+        li.BatchRunner(self._llama("gpt-4o-mini", api_base=url), **options).batch(
+            self._rows("LlamaIndex batch", calls // 16)
+        )
         assert self.ledger.flush(60)
 
     def _one(self, kind: str, question: str) -> None:
         self.calls[kind] += 1
         self._doing[kind](question)
+
+    def _rows(self, kind: str, count: int) -> list[str]:
+        """Questions of which three stand there twice."""
+        self.calls[kind] += count
+        return [f"{kind} {number % (count - 3)}" for number in range(count)]
 
     def _kinds(self) -> Iterator[str]:
         yield from self._doing
@@ -131,8 +136,10 @@ class Mixed:
         claude = ChatAnthropic(model_name="claude-haiku-4-5", base_url=self.anthropic.url, api_key="sk-none")  # type: ignore[call-arg, arg-type]
         tiers = [Tier(chat, price=PRICES[chat.model_name]) for chat in (flaky, self._chat("gpt-4o"))]
         router = lc.RouterRunnable(tiers=tiers)
-        llama = OpenAI(model="gpt-4o-mini", api_base=self.openai.url, api_key="sk-none")
-        nested = Claude(self.anthropic.url)
+        llama, nested = self._llama("gpt-4o-mini"), Claude(self.anthropic.url)
+        remembering = li.CachedLLM(self._llama("gpt-4o"), cache=self.cache.core)
+        llamas = [self._llama(name, max_retries=0) for name in ("gpt-4.1-mini", "gpt-4o")]
+        routing = li.RouterLLM(tiers=[Tier(each, name=each.model, price=PRICES[each.model]) for each in llamas])
         config = self._config
 
         async def awaited(question: str) -> None:
@@ -157,9 +164,14 @@ class Mixed:
             "LlamaIndex chat": lambda q: llama.chat([ChatMessage(role="user", content=q)]),
             "LlamaIndex completion": lambda q: llama.complete(q),
             "LlamaIndex, streamed": lambda q: list(llama.stream_chat([ChatMessage(role="user", content=q)])),
+            "LlamaIndex hit": lambda q: remembering.complete(_few(q)),
+            "LlamaIndex routed": lambda q: routing.chat([ChatMessage(role="user", content=q)]),
             "LlamaIndex, Anthropic": lambda q: nested.complete(q),
             "LlamaIndex, Anthropic, streamed": lambda q: list(nested.stream_complete(q)),
         }
+
+    def _llama(self, model: str, **options: Any) -> OpenAI:
+        return OpenAI(**{"model": model, "api_base": self.openai.url, "api_key": "sk-none", **options})
 
     def _chat(self, model: str, **options: Any) -> ChatOpenAI:
         return ChatOpenAI(**{"model": model, "base_url": self.openai.url, "api_key": "sk-none", **options})

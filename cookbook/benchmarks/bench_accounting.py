@@ -20,7 +20,7 @@ __all__ = ["run"]
 _CALLS = 10_000
 _NOTES = (
     (
-        "Calls of 20 kinds by the real SDKs of OpenAI and Anthropic through LangChain and LlamaIndex, four at a time, "
+        "Calls of 23 kinds by the real SDKs of OpenAI and Anthropic through LangChain and LlamaIndex, four at a time, "
         "against servers on this machine that draw a random usage for each answer and count it as they send it: "
         "plain, streamed, awaited, reasoning, retried by LangChain and by the SDK, failed, fallen back, routed, "
         "answered by two kinds of cache, and one in eight through the batch API. Refused calls are not billed."

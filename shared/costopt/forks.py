@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["ForkAware", "fork_aware"]
+__all__ = ["ForkAware", "ForkLock", "fork_aware"]
 
 
 class ForkAware(Protocol):
@@ -28,6 +29,35 @@ _aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 def fork_aware(holder: ForkAware) -> None:
     """Tell `holder` of forks, for as long as it lives."""
     _aware.add(holder)
+
+
+class ForkLock:
+    """A lock that is free in a child, whichever thread held it when the process forked.
+
+    Example:
+        >>> with ForkLock():
+        ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        fork_aware(self)
+
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing to do."""
+
+    def after_fork_in_child(self) -> None:
+        """The thread that may hold it is not here."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def _before() -> None:

@@ -20,14 +20,14 @@ from tests.faults.words import Process
 
 __all__ = ["WORKERS", "Killed", "killed_batch"]
 
-# One process that has imported everything, and forks the one that works whenever it is told to.
+# One process that has imported everything, and forks the one that works, or several, whenever it is told to.
 WORKERS = """
-import json, os, signal, sys
-import anthropic, openai
+import importlib, json, os, signal, sys
 from costopt.batch import Backoff, BatchRunner, Limits
 from tests.costopt.batch.support import MODELS, provider, request, right
 
 name, url, journal, rows, lot = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+importlib.import_module(name)
 
 def work(batch):
     requests = [request(MODELS[name], f"question {batch}.{number % (rows * 9 // 10)}") for number in range(rows)]
@@ -39,12 +39,16 @@ def work(batch):
     print(json.dumps(said), flush=True)
 
 for line in sys.stdin:
-    pid = os.fork()
-    if not pid:
-        work(line.strip())
-        os._exit(0)
-    print(pid, flush=True)
-    print("status", os.waitpid(pid, 0)[1], flush=True)
+    batch, _, count = line.partition(" ")
+    pids = []
+    for _ in range(int(count or 1)):
+        pids.append(os.fork())
+        if not pids[-1]:
+            work(batch.strip())
+            os._exit(0)
+    for pid in pids:
+        print(pid, flush=True)
+        print("status", os.waitpid(pid, 0)[1], flush=True)
 """
 
 
@@ -71,16 +75,19 @@ class Killed:
     at: list[str]
 
 
-def killed_batch(name: str, folder: Path, *, rows: int, lot: int, kills: int, seed: int, span: float) -> Killed:
+def killed_batch(
+    name: str, folder: Path, *, rows: int, lot: int, kills: int, seed: int, span: float, polls: int = 8
+) -> Killed:
     """Run a batch of `rows`, a tenth of them duplicates, and kill it at random points, `kills` times in all.
 
     Half of the points are moments, up to `span` seconds from the start; half are requests that the server is just about
     to carry out, or has carried out and not answered. One row in twenty expires at its first try. A batch that
-    gets through before it is killed often enough is followed by another.
+    gets through before it is killed often enough is followed by another. A batch ends when it is looked at for the
+    `polls`th time: one that is slow is killed more often.
     """
     chance = random.Random(seed)
     with batch_server() as server, Process(WORKERS, name, server.url, folder / "j.db", rows, lot) as workers:
-        server.polls = 8  # a batch that is slow is killed more often
+        server.polls = polls
         server.fate = lambda body, before: "expired" if not before and chance.random() < 0.05 else "ok"
         at: list[str] = []
         survived: list[int] = [0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -140,6 +141,64 @@ def test_a_folder_that_cannot_be_made_reaches_no_call(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "file" / "ledger.db")
     ledger.record(one())
     assert not ledger.flush(0.3)
+
+
+def test_a_folder_that_may_only_be_read_reaches_no_call() -> None:
+    code = (
+        ON_A_FILE
+        + """
+from costopt import StoreError
+from costopt.audit import SpendingLimit
+from costopt.batch import Journal
+if os.getuid() == 0:  # whom no permission stops
+    os.setuid(65534)
+for each in (ledger, Ledger(sys.argv[2])):
+    each.record(one(0))
+    assert not each.flush(0.3)
+    limit = SpendingLimit(each, 1)
+    limit.check()
+    limit.reserve(Decimal("0.3")).settle(Decimal("0.2"))
+    print(limit.left)
+try:
+    Journal(sys.argv[1] + "-batches").jobs()
+except StoreError as error:
+    print(str(error).rpartition(": ")[2])
+"""
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder) / "there.db"
+        with Ledger(there) as ledger:
+            ledger.record_all([one()])
+        there.chmod(0o444)
+        os.chmod(folder, 0o555)
+        with Process(code, Path(folder) / "new.db", there) as process:
+            # One cent waits to be written. What a limit cannot read, it does not know of.
+            assert process.rest() == ["0.79", "0.79", "give a path in a folder of your own"]
+        os.chmod(folder, 0o755)
+
+
+def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_held(path: Path) -> None:
+    code = (
+        ON_A_FILE
+        + """
+from costopt.audit.recorder import Answered, Call, Recorder
+recorder, held, over = Recorder(ledger), threading.Event(), threading.Event()
+def hold():
+    with recorder._lock:
+        held.set(); over.wait()
+thread = threading.Thread(target=hold)
+thread.start(); held.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    recorder.answered(Call("1", "m", messages=list), Answered(usage=Usage(1, 1)))
+    os._exit(0 if recorder.totals().attempts == 1 and ledger.flush(10) else 1)
+over.set(); thread.join()
+print(os.waitpid(pid, 0)[1], ledger.totals().attempts)
+"""
+    )
+    with Process(code, path) as process:
+        assert process.rest() == ["0 1"]
 
 
 def test_a_fork_while_threads_record(path: Path) -> None:

@@ -28,6 +28,8 @@ from tests.batch_server import BatchServer, Fault, batch_server
 from tests.costopt.batch.support import FAST, close_clients, makes
 
 QUESTIONS = [f"question {number}" for number in range(6)]
+# For what is the same whoever is asked.
+ONE = pytest.mark.parametrize("llm", ["openai"], indirect=True)
 
 
 @pytest.fixture
@@ -103,6 +105,7 @@ def test_chains_tools_and_prompts_run_as_ever(llm: Any, server: BatchServer, opt
     assert len(server.batches) == 1
 
 
+@ONE
 def test_a_chain_of_two_calls_takes_two_batches(llm: Any, server: BatchServer, options: Any) -> None:
     chain = llm | RunnableLambda(lambda message: message.content[::-1]) | llm
     expected = [answer.content for answer in chain.batch(QUESTIONS)]
@@ -110,6 +113,7 @@ def test_a_chain_of_two_calls_takes_two_batches(llm: Any, server: BatchServer, o
     assert [len(batch.rows) for batch in server.batches.values()] == [6, 6]
 
 
+@ONE
 def test_calls_side_by_side_share_a_batch(llm: Any, server: BatchServer, options: Any) -> None:
     both = RunnableParallel(a=llm, b=RunnableLambda(lambda text: f"other {text}") | llm)
     answers = BatchRunner(both, **options).batch(QUESTIONS)
@@ -143,6 +147,7 @@ def test_errors_are_the_sdks_own_and_of_their_input_alone(llm: Any, server: Batc
         list(BatchRunner(llm, **options).as_completed(QUESTIONS))
 
 
+@ONE
 def test_rows_that_never_get_through_are_errors_of_the_server(llm: Any, server: BatchServer, options: Any) -> None:
     server.fate = lambda body, before: "expired"
     (error,) = BatchRunner(llm, tries=1, **options).batch(["?"], return_exceptions=True)
@@ -150,6 +155,7 @@ def test_rows_that_never_get_through_are_errors_of_the_server(llm: Any, server: 
     assert "expired" in str(error)
 
 
+@ONE
 def test_small_lots_go_straight_away_if_urgent(llm: Any, server: BatchServer, options: Any) -> None:
     runner = BatchRunner(llm, urgent=2, **options)
     runner.batch(QUESTIONS[:2])
@@ -160,6 +166,7 @@ def test_small_lots_go_straight_away_if_urgent(llm: Any, server: BatchServer, op
     assert (len(server.single), len(server.batches)) == (8, 1)
 
 
+@ONE
 def test_what_the_cache_has_is_not_sent(llm: Any, server: BatchServer, options: Any, tmp_path: Path) -> None:
     cache = langchain_costopt.SemanticCache(LocalStore(tmp_path / "cache.db"), exact_only=True)
     llm.cache = cache
@@ -225,6 +232,7 @@ def test_a_streaming_model_does_not_stream_in_a_batch(server: BatchServer, optio
     assert answer.content.startswith("answer")
 
 
+@ONE
 def test_after_a_failure_the_same_call_goes_on(llm: Any, server: BatchServer, options: Any) -> None:
     server.fault = lambda method, path, number: Fault(status=401) if makes(method, path) else None
     with pytest.raises(BatchError, match="give a key"):
@@ -234,6 +242,7 @@ def test_after_a_failure_the_same_call_goes_on(llm: Any, server: BatchServer, op
     assert list(server.billed.values()) == [1] * 6
 
 
+@ONE
 def test_an_iterator_that_is_left_leaves_nothing_running(llm: Any, server: BatchServer, options: Any) -> None:
     server.polls = 10**9
     server.fate = lambda body, before: "ok"
@@ -257,6 +266,7 @@ def test_what_has_no_batches_is_refused_when_the_runner_is_made(tmp_path: Path) 
     assert BatchRunner(FakeListChatModel(responses=["a"]), urgent=True).batch(["?"])[0].content == "a"
 
 
+@ONE
 def test_no_inputs_no_outputs(llm: Any, server: BatchServer, options: Any) -> None:
     assert BatchRunner(llm, **options).batch([]) == []
     assert server.requests == []

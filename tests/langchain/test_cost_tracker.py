@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,64 +12,22 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_anthropic import ChatAnthropic
-from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from openai import APITimeoutError, BadRequestError, RateLimitError
 
-from costopt import BudgetExceededError, Tier, Usage
-from costopt.audit import Attempt, Ledger, SpendingLimit
-from langchain_costopt import CostTracker, RouterRunnable
+from costopt import Usage
+from langchain_costopt import CostTracker
 from langchain_costopt.demo import SimulatedChatModel
 from tests.anthropic_server import anthropic_server
-from tests.billing import PRICES, Bill
-from tests.langchain.conftest import MakeCache
+from tests.billing import Bill
 from tests.langchain.test_scope import PARAPHRASE, QUESTION
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
+from tests.langchain.tracked import assert_billed, chat, rows
+from tests.openai_server import Behaviour, OpenAIServer
 from tests.timed import timed
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bill(server: OpenAIServer) -> Bill:
-    made = Bill(7)
-    for model in ("gpt-4o-mini", "gpt-4o", "o4-mini"):
-        server.behaviours[model] = lambda _, model=model: made.openai(model)  # type: ignore[misc]
-    return made
-
-
-@pytest.fixture
-def tracker(tmp_path: Path) -> Iterator[CostTracker]:
-    with Ledger(tmp_path / "ledger.db", keep_text=True) as ledger:
-        yield CostTracker(ledger, prices=PRICES)
-
-
-def chat(server: OpenAIServer, **options: Any) -> ChatOpenAI:
-    return ChatOpenAI(
-        **{"base_url": server.url, "api_key": "sk-none", "max_retries": 0, "model": "gpt-4o-mini", **options}
-    )
-
-
-def rows(tracker: CostTracker) -> list[Attempt]:
-    return list(tracker.ledger.attempts())
-
-
-def assert_billed(tracker: CostTracker, bill: Bill) -> None:
-    """To the token and the cent, in the file and in the object."""
-    for totals in (tracker.ledger.totals(), tracker.totals()):
-        assert {name: getattr(totals, name) for name in bill.tokens} == dict(bill.tokens)
-        assert totals.cost == bill.dollars
-        assert (totals.unpriced, totals.estimated) == (0, 0)
-
 
 # -- whatever way a call goes --------------------------------------------------------------------------------
 
@@ -250,55 +207,6 @@ def test_usage_that_is_not_reported_is_estimated_and_marked(server: OpenAIServer
     assert tracker.totals().estimated == 1
 
 
-# -- caches and routers --------------------------------------------------------------------------------------
-
-
-def test_hits_cost_nothing_and_say_what_they_avoided(
-    make_cache: MakeCache, server: OpenAIServer, bill: Bill, tracker: CostTracker
-) -> None:
-    llm = chat(server, cache=make_cache(), callbacks=[tracker])
-    for question in (QUESTION, QUESTION, PARAPHRASE):
-        llm.invoke(question)
-    paid, exact, semantic = rows(tracker)
-    assert [row.cache for row in (paid, exact, semantic)] == [None, "exact", "semantic"]
-    assert paid.usage is not None
-    for hit in (exact, semantic):
-        assert (hit.usage, hit.cost, hit.cost_source) == (Usage(), 0, "cache")
-        assert hit.avoided_usage == Usage(paid.usage.input_tokens, paid.usage.output_tokens)
-    assert bill.answers == 1
-    assert_billed(tracker, bill)
-    assert tracker.totals().cache_hits == 2
-
-
-def test_hits_of_another_cache_are_seen(server: OpenAIServer, bill: Bill, tracker: CostTracker) -> None:
-    llm = chat(server, cache=InMemoryCache(), callbacks=[tracker])
-    for _ in range(3):
-        llm.invoke(QUESTION)
-    paid, *hits = rows(tracker)
-    assert [hit.cache for hit in hits] == ["exact", "exact"]
-    assert {hit.avoided_cost for hit in hits} == {paid.cost}
-    assert_billed(tracker, bill)
-
-
-def test_a_routers_attempts_are_rows_of_one_request(server: OpenAIServer, bill: Bill, tracker: CostTracker) -> None:
-    server.behaviours["gpt-4o-mini"] = Behaviour(status=429, error="slow down")
-    tiers = [Tier(chat(server, model=name), price=PRICES[name]) for name in ("gpt-4o-mini", "gpt-4o")]
-    router = RouterRunnable(tiers=tiers, callbacks=[tracker])
-    router.invoke("What is the capital of France?")
-    list(router.stream("What is the capital of Spain?"))
-    found = rows(tracker)
-    assert [(row.model, row.status, row.route) for row in found[:2]] == [
-        ("gpt-4o-mini", "error", "gpt-4o-mini"),
-        ("gpt-4o", "ok", "gpt-4o"),
-    ]
-    assert found[0].request_id == found[1].request_id
-    assert (found[0].cost, found[1].cost_source, found[1].route_why) == (0, "router", "rate limit")
-    assert found[1].baseline_cost == found[1].cost
-    assert bill.answers == 2
-    assert_billed(tracker, bill)
-    assert tracker.ledger.totals(routed=True) == tracker.ledger.totals()
-
-
 # -- what a row says -----------------------------------------------------------------------------------------
 
 
@@ -350,43 +258,7 @@ def test_equal_requests_share_a_hash_whatever_the_model(server: OpenAIServer, tr
     assert one == other != third
 
 
-def test_a_call_through_a_batch_has_the_price_of_one(server: OpenAIServer, tmp_path: Path) -> None:
-    tracker = CostTracker(tmp_path / "other.db")
-    chat(server, callbacks=[tracker]).invoke(QUESTION, {"metadata": {"costopt_batch": "job-1"}})
-    (row,) = rows(tracker)
-    assert (row.batch, row.cost) == ("job-1", Decimal("0.00000585"))
-    assert row.cost_source.startswith("batch genai-prices ")
-
-
 # -- it never gets in the way --------------------------------------------------------------------------------
-
-
-async def test_a_limit_that_is_reached_forbids_the_next_call(server: OpenAIServer, tmp_path: Path) -> None:
-    with Ledger(tmp_path / "other.db") as ledger:
-        tracker = CostTracker(ledger, limit=SpendingLimit(ledger, "0.00001", "day"))
-        llm = chat(server, callbacks=[tracker])
-        llm.invoke(QUESTION)
-        ledger.flush()
-        with pytest.raises(BudgetExceededError, match=r"of \$0.00001 for 20.* is spent; the next day begins in"):
-            llm.invoke(QUESTION)
-        with pytest.raises(BudgetExceededError):
-            await llm.ainvoke(QUESTION)
-        with pytest.raises(BudgetExceededError):
-            list(llm.stream(QUESTION))
-        assert len(server.requests) == 1
-
-
-def test_a_router_and_its_tracker_are_one_spending(server: OpenAIServer, bill: Bill, tracker: CostTracker) -> None:
-    limit = SpendingLimit(tracker.ledger, 100)
-    tiers = [Tier(chat(server), price=PRICES["gpt-4o-mini"], max_output_tokens=1_000)]
-    router = RouterRunnable(tiers=tiers, budget=limit, callbacks=[tracker])
-    for number in range(3):
-        router.invoke(f"question {number}")
-    tracker.ledger.flush()
-    assert bill.answers == 3
-    assert limit.reserved == 0
-    # What the budget counts is bounded by what a call may cost; what the ledger counts is what was billed.
-    assert 0 < limit.spent <= bill.dollars == tracker.ledger.totals(routed=True).cost
 
 
 def test_a_ledger_that_cannot_be_written_reaches_no_call(server: OpenAIServer, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import isfinite
 from typing import Literal, get_args
 
 from costopt.errors import ConfigError
@@ -82,7 +83,7 @@ class Attempt:
             is counted once.
 
     Raises:
-        ConfigError: If status or cache outcome is none of those above.
+        ConfigError: If status or cache outcome is none of those above, or a time or a cost is no finite number.
 
     Example:
         >>> Attempt("gpt-4o-mini", usage=Usage(1000, 100), cost=Decimal("0.00021"), cost_source="given").status
@@ -126,5 +127,15 @@ class Attempt:
             raise ConfigError(
                 f"status={self.status!r}, cache={self.cache!r}: give one of {_STATUSES}, and one of {_OUTCOMES} or None"
             )
+        amounts = (self.cost, self.avoided_cost, self.baseline_cost)
+        # One that is no number would make every sum that it is in unknown.
+        if not (isinstance(self.started, float | int) and isfinite(self.started) and all(map(_is_amount, amounts))):
+            raise ConfigError(
+                f"started={self.started}, costs={amounts}: give a finite time, and finite Decimals as costs, or None"
+            )
         if not self.request_id:
             object.__setattr__(self, "request_id", self.id)
+
+
+def _is_amount(amount: object) -> bool:
+    return amount is None or (isinstance(amount, Decimal) and amount.is_finite())

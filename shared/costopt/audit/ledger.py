@@ -26,6 +26,7 @@ __all__ = ["Ledger", "LedgerStats", "default_ledger_path"]
 
 _PAGE = 1_000
 _CLOSE_S = 5.0
+_HOPELESS_S = 0.5  # for what could not be written a moment ago, and not because somebody else was writing
 _READ_S = 10.0
 _MAX_WAITING = 20_000
 _MAX_WAITING_CHARS = 64 * 1024 * 1024
@@ -162,9 +163,13 @@ class Ledger:
         """Wait until everything recorded so far is in the file; False if it is not within so many seconds."""
         return self._queue.flush(timeout)
 
+    def completed(self, timeout: float = _CLOSE_S) -> bool:
+        """Wait until everything recorded so far is complete, though it may not be written yet; False if it is not."""
+        return self._queue.filled(timeout)
+
     def close(self) -> None:
         """Write what waits and close the file; it is opened again if the ledger is used again."""
-        self._queue.flush(_CLOSE_S)
+        self._queue.flush(_HOPELESS_S if self._queue.hopeless else _CLOSE_S)
         self._reader.close()
         self._writer.close()
 

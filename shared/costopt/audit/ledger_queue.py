@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from costopt.audit.attempt import Attempt
-from costopt.errors import CostOptError
+from costopt.errors import CostOptError, StoreTimeoutError
 
 __all__ = ["Fill", "WriteQueue"]
 
@@ -52,13 +52,15 @@ class WriteQueue:
         self._raw: deque[tuple[Attempt, Fill]] = deque()  # whose prompts are still to be hashed
         self._ready: deque[Attempt] = deque()
         self._chars = 0
-        self._put = self._done = 0  # how many were ever taken in, and of those how many are written or given up
+        # How many were ever taken in; of those: how many are completed, how many written or given up.
+        self._put = self._filled = self._done = 0
         self._urgent = False
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
         self._cost = _ZERO
         self.dropped = 0
         self.failures = 0
+        self.hopeless = False  # whether the last try failed for a reason that does not go by itself
 
     @property
     def waiting(self) -> int:
@@ -93,10 +95,17 @@ class WriteQueue:
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was put before is written; False if it is not within the time."""
+        return self._until(lambda: self._done, timeout)
+
+    def filled(self, timeout: float) -> bool:
+        """Wait until all that was put before is completed, whether it can be written or not."""
+        return self._until(lambda: self._filled, timeout)
+
+    def _until(self, count: Callable[[], int], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         with self._changed:
             target = self._put
-            while self._done < target:
+            while count() < target:
                 self._urgent = True
                 if self._thread is None:
                     self._start()
@@ -130,12 +139,13 @@ class WriteQueue:
                     self._write(batch)
             except CostOptError as error:
                 self._failed(error)
+                self.hopeless = not isinstance(error, StoreTimeoutError)
                 tries += 1
                 continue
             except Exception as error:  # a bug of ours: it must not keep all that follows from being written
                 self._failed(error)
                 self.dropped += len(batch)
-            tries = 0
+            tries, self.hopeless = 0, False
             self._written(batch)
             self._tell_of(batch)
 
@@ -164,6 +174,7 @@ class WriteQueue:
                 self._failed(error)
             with self._changed:
                 self._raw.popleft()
+                self._filled += 1
                 self._cost += _cost(filled) - _cost(attempt)
                 self._chars += _chars(filled)
                 if self._chars > self._max_chars and self._ready:
@@ -172,6 +183,8 @@ class WriteQueue:
                     self._gone(filled)
                 else:
                     self._ready.append(filled)
+                if not self._raw:
+                    self._changed.notify_all()
 
     def _written(self, batch: Sequence[Attempt]) -> None:
         with self._changed:

@@ -153,7 +153,9 @@ def make_room(db: sqlite3.Connection, max_rows: int, max_bytes: int) -> bool:
             break
         last, count, size, until = seq, count + 1, size + own, max(until, started)
     db.execute("DELETE FROM attempts WHERE seq <= ?", (last,))
-    db.execute("DELETE FROM days WHERE day < (SELECT max(day) FROM days) - ?", (_DAYS_KEPT,))
+    # The latest so many, not those since so long ago: a clock that was wrong once must not make all others old.
+    latest = "SELECT DISTINCT day FROM days ORDER BY day DESC LIMIT 1 OFFSET ?"
+    db.execute(f"DELETE FROM days WHERE day < ({latest})", (_DAYS_KEPT - 1,))
     changes = {"rows": -count, "bytes": -size, "pruned": count}
     db.executemany("UPDATE facts SET value = value + ? WHERE name = ?", [(by, name) for name, by in changes.items()])
     db.execute("UPDATE facts SET value = ? WHERE name = 'pruned_until'", (until,))

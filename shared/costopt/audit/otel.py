@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,8 @@ from costopt.audit.attempt import Attempt
 from costopt.pricing import Usage
 
 __all__ = ["Spans"]
+
+_log = logging.getLogger("costopt.audit")
 
 _US = 1_000_000  # a float of this size tells microseconds apart, and no less
 
@@ -26,6 +29,7 @@ class Spans:
 
     def __init__(self) -> None:
         self._tracer: Any = None
+        self._failed = False
 
     def parent(self) -> Any:
         """Where a span made later belongs: call it where the model call is made."""
@@ -36,7 +40,7 @@ class Spans:
         return context.get_current()
 
     def emit(self, attempt: Attempt, parent: Any = None) -> None:
-        """Emit the span of an attempt that is over.
+        """Emit the span of an attempt that is over; what goes wrong with it is logged once.
 
         Args:
             attempt: The attempt.
@@ -44,6 +48,14 @@ class Spans:
         """
         if not _installed():
             return
+        try:
+            self._emit(attempt, parent)
+        except Exception as error:  # of a provider or processor of the application's
+            if not self._failed:
+                self._failed = True
+                _log.warning("costopt: spans are not emitted: %r", error)
+
+    def _emit(self, attempt: Attempt, parent: Any) -> None:
         from opentelemetry import trace
         from opentelemetry.trace import SpanKind, Status, StatusCode
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from costopt.audit.fingerprint import fingerprint
 from costopt.audit.ledger import Ledger
 from costopt.audit.otel import Spans
 from costopt.audit.totals import Totals, summed
+from costopt.forks import ForkLock
 from costopt.pricing import Price, Usage
 from costopt.tokens import count_tokens
 
@@ -52,6 +52,9 @@ class Call:
         session: The conversation or job it belongs to.
         tenant: Whose it is.
         tags: The application's.
+        route: The tier that a router chose, where this call is one attempt of it.
+        route_why: Why it did.
+        default_model: Whom everything would go to without a router; None if it may not be the answer that is given.
         streamed: Whether the answer is streamed.
         started: When, in seconds since 1970.
         first_token_s: After how many seconds the first token came.
@@ -68,6 +71,9 @@ class Call:
     session: str | None = None
     tenant: str | None = None
     tags: tuple[str, ...] = ()
+    route: str | None = None
+    route_why: str | None = None
+    default_model: str | None = None
     streamed: bool = False
     started: float = field(default_factory=time.time)
     first_token_s: float | None = None
@@ -144,7 +150,7 @@ class Recorder:
         self._tenant = tenant
         self._tags = tuple(tags)
         self._spans = Spans()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._totals = Totals()
 
     def begin(self) -> None:
@@ -184,7 +190,7 @@ class Recorder:
 
     def totals(self) -> Totals:
         """What this object has recorded so far."""
-        self.ledger.flush(3.0)
+        self.ledger.completed(3.0)
         with self._lock:
             return self._totals
 
@@ -197,6 +203,8 @@ class Recorder:
             first_token_s=call.first_token_s,
             usage=answer.usage,
             batch=call.batch,
+            route=call.route,
+            route_why=call.route_why,
             service_tier=answer.service_tier,
             streamed=call.streamed,
             tags=tuple(dict.fromkeys((*self._tags, *call.tags))),
@@ -239,13 +247,18 @@ class Recorder:
         self.ledger.record(attempt, complete)
 
     def _priced(self, call: Call, attempt: Attempt) -> Attempt:
-        if attempt.cache is not None and attempt.avoided_usage is not None and attempt.avoided_cost is None:
-            return replace(attempt, avoided_cost=self._charged(call, attempt, attempt.avoided_usage)[0])
+        if attempt.cache is not None and attempt.avoided_usage is not None:
+            cost, source = self._charged(call, attempt, attempt.avoided_usage)
+            # A cache knows the price list only.
+            return replace(attempt, avoided_cost=cost) if attempt.avoided_cost is None or source == "given" else attempt
         if attempt.cost is not None or attempt.usage is None:
             return attempt
         if attempt.batch is not None and not attempt.usage.total_tokens:
             return replace(attempt, cost=Decimal(0), cost_source="paid before")
         cost, source = self._charged(call, attempt, attempt.usage)
+        if call.default_model is not None and attempt.status == "ok":
+            baseline = self._charges.of(call.default_model, attempt.usage, when=attempt.started).cost
+            attempt = replace(attempt, baseline_cost=baseline)
         return replace(attempt, cost=cost, cost_source=source)
 
     def _charged(self, call: Call, attempt: Attempt, usage: Usage) -> tuple[Decimal | None, str]:

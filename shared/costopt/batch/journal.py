@@ -187,18 +187,19 @@ class Journal(JournalFile):
     # -- lots --------------------------------------------------------------------------------------------
 
     def begin(self, lot: str, provider: str, endpoint: str, keys: Sequence[str]) -> float:
-        """Write down that a lot is about to be sent; returns the Unix time that was noted."""
+        """Write down that a lot is about to be sent, with those of `keys` that still wait; returns the Unix time."""
         now = time.time()
         # Durable: whatever else a power cut takes, the provider has, and is asked for if a lot is known.
         with self.transaction(durable=True) as db:
-            db.execute(
-                "INSERT INTO lots (id, provider, endpoint, size, started) VALUES (?, ?, ?, ?, ?)",
-                (lot, provider, endpoint, len(keys), now),
-            )
-            db.executemany(
+            taken = db.executemany(
                 "UPDATE requests SET state = 'sent', lot = ?, tries = tries + 1 WHERE key = ? AND state = 'pending'",
                 ((lot, key) for key in keys),
             )
+            if taken.rowcount > 0:
+                db.execute(
+                    "INSERT INTO lots (id, provider, endpoint, size, started) VALUES (?, ?, ?, ?, ?)",
+                    (lot, provider, endpoint, taken.rowcount, now),
+                )
         return now
 
     def sent(self, lot: str, batch: str) -> None:
@@ -209,7 +210,8 @@ class Journal(JournalFile):
     def doubt(self, lot: str) -> float:
         """Note that nobody knows whether the lot was made; returns the Unix time when that was first noted."""
         with self.transaction() as db:
-            db.execute("UPDATE lots SET doubted = COALESCE(doubted, ?) WHERE id = ?", (time.time(), lot))
+            # A clock that was ahead and went back must not make the doubt last until that time comes again.
+            db.execute("UPDATE lots SET doubted = MIN(COALESCE(doubted, ?1), ?1) WHERE id = ?2", (time.time(), lot))
             return float(db.execute("SELECT doubted FROM lots WHERE id = ?", (lot,)).fetchone()[0])
 
     def lots(self, job: str) -> list[OpenLot]:

@@ -97,9 +97,11 @@ class JournalFile:
                 db.close()  # rolls back what was not committed
 
     def _connect(self) -> sqlite3.Connection:
-        if not self.path.exists():
+        with self._openable():
+            there = self.path.exists()
+        if not there:
             self._make_folder()
-            with suppress(FileExistsError):
+            with self._openable(), suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
@@ -126,7 +128,15 @@ class JournalFile:
         db.execute("COMMIT")
 
     def _make_folder(self) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._openable():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def _openable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be made ({error}): give a path in a folder of your own") from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ __all__ = ["OpenAIBatches"]
 
 _TAG = "costopt"
 _ENDED = frozenset(("cancelled", "completed", "expired", "failed"))
-_CLOCKS_DIFFER_S = 3600
+_CLOCKS_DIFFER_S = 86_400
 # 50,000 rows and 200 MB are allowed; what goes around the file counts, too.
 _LIMITS = Limits(rows=50_000, bytes=190_000_000, one_model=True)
 
@@ -75,12 +76,19 @@ class OpenAIBatches:
         with self._translated(what):
             content = (f"{_TAG}-{lot.id}.jsonl", io.BytesIO(_file(lot)))
             file = whole(client.files.create(file=content, purpose="batch"), what)
-            made = client.batches.create(
-                input_file_id=file.id,
-                endpoint=lot.endpoint,  # type: ignore[arg-type]  # it says itself what it does not take
-                completion_window="24h",
-                metadata={_TAG: lot.id},
-            )
+            try:
+                made = client.batches.create(
+                    input_file_id=file.id,
+                    endpoint=lot.endpoint,  # type: ignore[arg-type]  # it says itself what it does not take
+                    completion_window="24h",
+                    metadata={_TAG: lot.id},
+                )
+            except Exception as error:
+                status = getattr(error, "status_code", 0)
+                if 400 <= status < 500 and status != 408:  # refused, so that nothing needs the file
+                    with suppress(Exception):
+                        client.files.delete(file.id)
+                raise
         return whole(made, what).id
 
     def find(self, lot: Lot, known: frozenset[str]) -> str | None:

@@ -68,6 +68,7 @@ class Pace:
         wait = self._wait = self._backoff.first if step.moved else min(self._backoff.most, self._wait)
         self._wait = min(self._backoff.most, self._wait * self._backoff.factor)
         asked = step.trouble.retry_after if step.trouble else None
+        # Many processes must not ask at one moment.
         if asked is not None and asked > wait:  # heeded in full, but for what no provider means
-            wait = min(asked, max(self._backoff.most, 600.0))
-        return wait * random.uniform(0.9, 1.1)  # noqa: S311  # many processes must not ask at one moment
+            return min(asked, max(self._backoff.most, 600.0)) * random.uniform(1.0, 1.1)  # noqa: S311
+        return wait * random.uniform(0.9, 1.1)  # noqa: S311

@@ -244,6 +244,8 @@ class Rounds:
         lot = secrets.token_hex(8)
         started = self._journal.begin(lot, self._name, endpoint, keys)
         ordered = self._journal.keys(lot)  # the order in which errors of single lines are told
+        if not ordered:  # cancelled while what came before was sent
+            return
         bodies = self._journal.bodies(ordered)
         rows = [(f"{lot}-{key}", bodies[key]) for key in ordered]
         try:

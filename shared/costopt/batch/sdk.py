@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from costopt.errors import BatchError, BatchNotFoundError, BatchTooLargeError, BatchUnavailableError
@@ -62,9 +64,14 @@ def _of_status(error: Any, what: str) -> BatchError:
 
 
 def _seconds(error: Any) -> float | None:
+    said = error.response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(error.response.headers["retry-after"]))
-    except (KeyError, ValueError):  # it may also be a date
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:  # it may also be a date
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
         return None
 
 

@@ -221,6 +221,15 @@ def test_the_file_stays_within_its_bytes(path: Path, opened: Open) -> None:
     assert path.stat().st_size < 1_000_000
 
 
+def test_a_clock_that_was_far_ahead_once_makes_no_day_old(opened: Open) -> None:
+    ledger = opened(max_rows=10)
+    ledger.record_all([attempt(), attempt(1_500 * DAY)])
+    ledger.record_all(attempt(number) for number in range(1, 30))
+    assert ledger.stats().removed > 10
+    assert ledger.totals().attempts == 31
+    assert ledger.totals_by("day", NOW, NOW + 1)["2024-10-04"].attempts == 30
+
+
 @pytest.mark.parametrize("limits", [{"max_rows": 0}, {"max_bytes": -1}])
 def test_a_limit_that_allows_nothing_is_refused(path: Path, limits: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="above 0"):
@@ -250,11 +259,19 @@ def test_a_row_that_no_file_can_hold_does_not_hold_up_others(opened: Open) -> No
     ledger.record(attempt(usage=Usage(10**30)))
     ledger.record(attempt(session="\ud83d"))
     ledger.record("no attempt")  # type: ignore[arg-type]
-    ledger.record(attempt(started="yesterday"))
+    ledger.record(attempt(latency_s="long"))
     good = attempt()
     ledger.record(good)
     assert list(ledger.attempts()) == [good]
     assert ledger.stats().dropped == 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cost": Decimal("NaN")}, {"avoided_cost": Decimal("Infinity")}, {"cost": 0.5}, {"started": float("inf")}]
+)
+def test_a_number_that_would_spoil_every_sum_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="give a finite time"):
+        attempt(**wrong)
 
 
 def test_what_cannot_be_completed_is_kept_as_it_is(opened: Open) -> None:

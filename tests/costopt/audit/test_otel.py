@@ -87,6 +87,22 @@ def test_it_belongs_to_the_span_in_which_the_call_was_made(exporter: InMemorySpa
     assert ours.parent.span_id == outer.get_span_context().span_id
 
 
+def test_a_provider_of_spans_that_fails_costs_no_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*names: str) -> None:
+        raise RuntimeError("no provider")
+
+    monkeypatch.setattr(trace, "get_tracer", fail)
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        recorder = Recorder(ledger)
+        for name in "12":
+            recorder.answered(Call(name, "gpt-4o-mini", messages=list), Answered(usage=Usage(9, 1)))
+        assert [row.cost for row in ledger.attempts()] == [Decimal("0.00000195")] * 2
+        assert ledger.stats().failures == 0
+    assert caplog.text.count("no provider") == 1
+
+
 def test_no_words_are_in_a_span() -> None:
     assert "secret" not in str(attributes_of(Attempt("m", prompt="secret", answer="secret", tools="secret")))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ from costopt import BudgetExceededError, ConfigError, Price, Router, RouteReques
 from costopt.audit import Attempt, Ledger, SpendingAlert, SpendingLimit
 from costopt.routing import Reply, drive, serve
 from tests.faults.words import Process, wait_for
+from tests.timed import timed
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
 DAY = 86_400.0
@@ -215,22 +217,75 @@ def test_an_alert_that_fails_is_its_own_matter(ledger: Ledger) -> None:
 # -- faults --------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def locked(ledger: Ledger) -> Iterator[None]:
+    """The file in the hands of somebody else."""
+    with contextlib.closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
 def test_while_the_file_is_locked_a_process_counts_by_itself(ledger: Ledger) -> None:
     one = limit(ledger)
     ledger.record_all([paid("0.5")])
     assert one.spent == Decimal("0.5")
-    with contextlib.closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    with locked(ledger):
         first = one.reserve(Decimal("0.3"))
         assert first is not None
+        assert not first.stored
         assert one.reserve(Decimal("0.3")) is None
         first.settle(Decimal("0.2"))
         second = one.reserve(Decimal("0.3"))
         assert second is not None
-        other.execute("ROLLBACK")
     second.settle(Decimal("0.1"))
     assert (one.spent, one.reserved) == (Decimal("0.8"), 0)
-    assert limit(ledger).spent == Decimal("0.8")
+    wait_for(lambda: one.left and limit(ledger).spent == Decimal("0.8"), "the file knows of it, too")
+
+
+def test_what_was_settled_before_the_file_was_locked_is_not_forgotten(ledger: Ledger) -> None:
+    one = limit(ledger)
+    before, under_way = one.reserve(Decimal("0.6")), one.reserve(Decimal("0.3"))
+    assert before is not None
+    assert under_way is not None
+    before.settle(Decimal("0.6"))
+    with locked(ledger):
+        assert one.reserve(Decimal("0.2")) is None
+        under_way.settle(Decimal("0.25"))
+        assert one.reserve(Decimal("0.2")) is None
+        later = one.reserve(Decimal("0.1"))
+        assert later is not None
+        later.settle(Decimal("0.1"))
+    assert (one.spent, one.reserved) == (Decimal("0.95"), 0)
+    wait_for(lambda: one.left and limit(ledger).left == Decimal("0.05"), "nothing is kept, and all is written")
+
+
+@timed
+def test_nobody_waits_for_a_locked_file_again_and_again(ledger: Ledger) -> None:
+    one = limit(ledger, "1000")
+    ledger.record_all([paid("0.5")])
+    assert one.spent == Decimal("0.5")
+    with locked(ledger):
+        started = time.perf_counter()
+        for _ in range(200):
+            held = one.reserve(Decimal("0.01"))
+            assert held is not None
+            held.settle(Decimal("0.01"))
+        assert time.perf_counter() - started < 1.0  # by itself each would wait for a tenth of a second, twice
+    assert one.spent == Decimal("2.5")
+
+
+def test_a_clock_that_goes_back_does_not_free_what_is_spent(ledger: Ledger) -> None:
+    clock = Clock()
+    one = limit(ledger, clock=clock)
+    held = one.reserve(Decimal("0.9"))
+    assert held is not None
+    clock.now += DAY  # December
+    assert one.left == 1
+    clock.now -= 2 * DAY
+    held.settle(Decimal("0.9"))
+    assert (one.spent, one.reserved) == (Decimal("0.9"), 0)
+    assert one.reserve(Decimal("0.2")) is None
 
 
 def test_a_file_that_cannot_be_used_breaks_no_call(tmp_path: Path) -> None:

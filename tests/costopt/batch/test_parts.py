@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +19,7 @@ from costopt.batch import Backoff, BatchRequest, Limits, OpenAIBatches
 from costopt.batch.pace import Pace
 from costopt.batch.protocol import body_of, key_of
 from costopt.batch.rounds import Step
-from costopt.batch.sdk import json_lines
+from costopt.batch.sdk import json_lines, translated
 from costopt.batch.split import Row, row_bytes, split
 from costopt.errors import BatchUnavailableError
 from tests.costopt.batch.support import provider
@@ -124,8 +128,26 @@ def test_waits_grow_while_nothing_changes_and_begin_anew_when_something_does() -
 
 def test_what_the_provider_asks_for_is_heeded_within_reason() -> None:
     pace = Pace(Backoff(first=1, most=2))
-    for asked, most in ((30.0, 33), (1e9, 660), (float("nan"), 2.2)):
-        assert pace.after(Step(False, False, BatchUnavailableError("", retry_after=asked))) <= most
+    for asked, least, most in ((30.0, 30, 33), (1e9, 600, 660), (float("nan"), 0.9, 2.2)):
+        assert least <= pace.after(Step(False, False, BatchUnavailableError("", retry_after=asked))) <= most
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("2.5", 2.5), ("-3", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), (None, None)],
+)
+def test_when_to_come_again_may_be_said_in_seconds_or_as_a_date(said: str | None, seconds: float | None) -> None:
+    assert _retry_after(said) == seconds
+    tomorrow = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    assert 86_300 < (_retry_after(tomorrow) or 0) <= 86_400
+
+
+def _retry_after(said: str | None) -> float | None:
+    request = httpx.Request("POST", "http://127.0.0.1:9")
+    response = httpx.Response(429, headers={} if said is None else {"retry-after": said}, request=request)
+    with pytest.raises(BatchUnavailableError) as raised, translated(openai, "sending"):
+        raise openai.RateLimitError("slow down", response=response, body=None)
+    return raised.value.retry_after
 
 
 def test_patience_is_for_trouble_without_end_only() -> None:
