@@ -98,7 +98,7 @@ def _speed(folder: Path, options: Options) -> dict[str, Any]:
 def _semantic(folder: Path, options: Options) -> dict[str, Any]:
     rows = 4_000 if options.quick else 100_000
     path, embedder = folder / "semantic.jsonl", default_model()
-    texts, source = _write(path, rows, distinct=rows // 2, options=options)
+    texts, source = _write(path, rows, distinct=rows * 3 // 10, options=options)
     embedder.load()
     judge = CrossEncoderJudge()
     judge.warm()

@@ -70,8 +70,8 @@ def audit_log(
     text: ShowText = True,
 ) -> None:
     """Answer five questions about a log of model calls, and replay each lever over it. Nothing is sent anywhere."""
-    from costopt.audit.gpu import read_gpu_samples
     from costopt.audit.report import audit
+    from costopt.gpu import read_gpu_samples
 
     embedder, judge = _semantic(semantic, router is not None)
     # Rows of a log make no circles, and looking for them takes a sixth of the time.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from costopt.audit.charge import SLOT_S
 from costopt.audit.columns import Flag, Log
 from costopt.audit.money import picodollars
 from costopt.pricing import ListedModel, Price, listed
@@ -21,7 +22,6 @@ Rates = NDArray[np.int64]
 (rows, 5). -1 throughout where the price is not known."""
 
 _DAY_S = 86_400
-_SLOT_S = 1_800  # some prices change at half past
 _MILLION = 1_000_000
 
 
@@ -112,7 +112,7 @@ def _listed(log: Log, rows: NDArray[np.intp], found: ListedModel, batch: bool) -
     def at(moment: float, step: int) -> Price | None:
         return found.price(lengths[step], batch=batch, when=datetime.fromtimestamp(moment, UTC))
 
-    grain = _SLOT_S if _changes_by_day(at, moments) else _DAY_S
+    grain = SLOT_S if _changes_by_day(at, moments) else _DAY_S
     keys = (moments // grain).astype(np.int64) * (len(starts) + 1) + steps
     uniques, places = np.unique(keys, return_inverse=True)
     table = np.empty((len(uniques), 5), np.int64)
@@ -125,7 +125,7 @@ def _listed(log: Log, rows: NDArray[np.intp], found: ListedModel, batch: bool) -
 def _changes_by_day(at: Callable[[float, int], Any], moments: NDArray[Any]) -> bool:
     """Whether the price depends on the time of day; looked at on the first day and on the last."""
     days = {float(edge // _DAY_S * _DAY_S) for edge in (moments.min(), moments.max())}
-    return any(len({repr(at(day + slot * _SLOT_S, 0)) for slot in range(48)}) > 1 for day in days)
+    return any(len({repr(at(day + slot * SLOT_S, 0)) for slot in range(48)}) > 1 for day in days)
 
 
 def _row(price: Price | None) -> list[int]:

@@ -11,9 +11,11 @@ from functools import cache
 
 from costopt.pricing import ListedModel, Price, Usage, listed
 
-__all__ = ["Charge", "Charges"]
+__all__ = ["LOCAL", "SLOT_S", "Charge", "Charges"]
 
-_HOUR_S = 3600
+SLOT_S = 1_800
+"""Seconds for which a price is looked up once: some change with the time of day, at half past."""
+
 _MOST_KEPT = 20_000
 
 # What LangChain, LlamaIndex and OpenTelemetry call those whom the price list calls otherwise.
@@ -32,7 +34,7 @@ _SELLERS = {
     "x_ai": "x-ai",
     "xai": "x-ai",
 }
-_LOCAL = frozenset("huggingface llama.cpp llamacpp lmstudio local mlx ollama quantized vllm".split())
+LOCAL = frozenset("huggingface llama.cpp llamacpp lmstudio local mlx ollama quantized vllm".split())
 
 _Key = tuple[str, str | None, bool, str | None, int]
 
@@ -51,7 +53,7 @@ class Charge:
 
 
 class Charges:
-    """Prices attempts at the moment they were made. Prices are looked up once an hour and model, so it is quick.
+    """Prices attempts at the moment they were made; a model's price is looked up once in half an hour.
 
     Args:
         prices: Prices of one's own by the model's name, which go before the price list's.
@@ -96,7 +98,7 @@ class Charges:
             service_tier: The service that the provider says it gave, e.g. "flex".
         """
         moment = datetime.now(UTC).timestamp() if when is None else when
-        key = (model, provider, batch, service_tier, int(moment // _HOUR_S))
+        key = (model, provider, batch, service_tier, int(moment // SLOT_S))
         if key not in self._known:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
@@ -105,10 +107,10 @@ class Charges:
         price = rates and rates.at(usage.input_tokens)
         return Charge(price.cost(usage), rates.source) if rates and price else Charge(None, "")
 
-    def _rates(self, model: str, provider: str | None, batch: bool, tier: str | None, hour: int) -> _Rates | None:
+    def _rates(self, model: str, provider: str | None, batch: bool, tier: str | None, slot: int) -> _Rates | None:
         found = _found(model, provider)
         try:
-            when = datetime.fromtimestamp(hour * _HOUR_S, UTC)
+            when = datetime.fromtimestamp(slot * SLOT_S, UTC)
         except (OverflowError, ValueError, OSError):  # a log's moment, from another calendar
             return None
         own = self._own(model, found, batch, when)
@@ -134,7 +136,7 @@ class Charges:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """The prices of one model in one hour, by length of input."""
+    """The prices of one model in one half hour, by length of input."""
 
     source: str
     starts: list[int]
@@ -148,7 +150,7 @@ def _found(model: str, provider: str | None) -> ListedModel | None:
     """The model in the list as this provider sells it; by its name alone if the list does not know the provider."""
     seller = (provider or "").lower()
     seller = _SELLERS.get(seller, seller)
-    if seller in _LOCAL:
+    if seller in LOCAL:
         return None  # what others ask for a model of this name is not what it costs at home
     return listed(model, provider=seller if seller in _known_sellers() else None)
 

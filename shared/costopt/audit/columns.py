@@ -181,19 +181,19 @@ class Columns:
         if record.messages:
             flags, told = self._told(record, toolset, flags)
         else:
-            told = self._hashed(record)
-        *keys, system, history, question, tools, blanks, twice = told
+            told = self._hashed(record, toolset)
         read, written = record.input_tokens, record.output_tokens
         if read == UNKNOWN:
-            read, written, more = self._estimated(record, system + history + question + tools)
+            read, written, more = self._estimated(record, sum(told[-6:-2]))
             flags |= more
+        if told[-2] or told[-1]:
+            told = (*told[:-2], min(told[-2], read), min(told[-1], read))
         billed = -1 if record.cost is None or record.cost < 0 else picodollars(min(record.cost, _MOST_DOLLARS))
         try:
             packed = _PACK.pack(
                 -1.0 if record.started is None else record.started,
                 -1.0 if record.latency_s is None else record.latency_s,
-                model, read, written, record.cached_tokens, record.cache_write_tokens, billed, flags, *keys, toolset,
-                system, history, question, tools, min(blanks, read), min(twice, read),
+                model, read, written, record.cached_tokens, record.cache_write_tokens, billed, flags, *told,
             )  # fmt: skip
         except (struct.error, OverflowError) as error:
             raise ValueError(f"a number is beyond what a model call can have ({error})") from None
@@ -211,25 +211,27 @@ class Columns:
             text = self._text(keys.text)
         template = self._template(record, keys.system, toolset, keys.text)
         blanks = twice = 0
-        if keys.system_size + keys.history_size + keys.question_size >= LEAST_CHARS:
+        size = keys.system_size + keys.history_size + keys.question_size
+        if size >= LEAST_CHARS:
             blanks, twice = self._waste.of(keys.contents, record.model)
         tools = self._toolset_list[toolset].size if toolset else 0
         return flags, (
-            keys.exact, keys.scope, keys.upto, keys.before, text, template, keys.system_size, keys.history_size,
-            keys.question_size, tools, blanks, twice,
+            keys.exact, keys.scope, keys.upto, keys.before, text, template, toolset, keys.system_size,
+            keys.history_size, keys.question_size, tools, blanks, twice,
         )  # fmt: skip
 
-    def _hashed(self, record: Record) -> tuple[int, ...]:
+    def _hashed(self, record: Record, toolset: int) -> tuple[int, ...]:
         """The same of a row of which the log holds hashes and sizes at most."""
         shape = record.shape
         exact = 0
         if record.prompt_hash is not None:
             exact = hash((record.tenant, record.model, record.prompt_hash)) & _HIGH
         if shape is None:
-            return (exact, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0)
+            return (exact, 0, 0, 0, -1, 0, toolset, 0, 0, 0, 0, 0, 0)
         upto = hash((record.model, shape.system_hash)) & _HIGH
         template = self._template(record, (shape.system_hash or "",), 0, None)
-        return (exact, 0, upto, 0, -1, template, shape.system, shape.history, shape.question, shape.tools, 0, 0)
+        sizes = (shape.system, shape.history, shape.question, shape.tools)
+        return (exact, 0, upto, 0, -1, template, toolset, *sizes, 0, 0)
 
     def log(self) -> Log:
         """What was kept, in the order of time."""

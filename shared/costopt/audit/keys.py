@@ -60,38 +60,50 @@ def keys_of(record: Record, tools: int) -> Keys:
         tools: Stands for the tools that it offers.
     """
     label = (record.tenant, record.model, tools, _params(record.params))
-    pairs: list[tuple[str, str]] = []
+    told: list[str] = []  # role and content by turns
+    system: list[str] = []
     last = previous = -1
-    system_size = size = at_last = 0
-    for place, message in enumerate(record.messages or ()):
+    size = at_last = size_of_system = 0
+    for message in record.messages or ():
         content = message["content"]
         if type(content) is not str or len(message) != 2:
             return _detailed(record, label)
         role = message["role"]
-        pairs.append((role, content))
         if role == "system":
-            system_size += len(content)
+            system.append(content)
+            size_of_system += len(content)
         else:
             if role == "user":
-                previous, last, at_last = last, place, size
+                previous, last, at_last = last, len(told), size
             size += len(content)
-    head = hash((label, *(pairs[:last] if last >= 0 else pairs)))
-    upto = hash((head, pairs[last])) if last >= 0 else head
-    before = hash((hash((label, *pairs[:previous])), pairs[previous])) & _BITS if previous >= 0 else 0
-    text = normalise(pairs[last][1]) if last >= 0 else ""
-    scope = hash((head, last, *pairs[last + 1 :])) if last >= 0 else hash((head, last))
+        told.append(role)
+        told.append(content)
+    if last >= 0:
+        head = hash((label, *told[:last]))
+        upto = hash((head, "user", told[last + 1]))
+        text = _normal(told[last + 1])
+        scope = hash((head, last, *told[last + 2 :]))
+    else:
+        head = upto = hash((label, *told))
+        text, scope = "", hash((head, last))
+    before = hash((hash((label, *told[:previous])), "user", told[previous + 1])) & _BITS if previous >= 0 else 0
     return Keys(
         hash((scope, text)) & _BITS,
         scope & _BITS,
         text or None,
         upto & _BITS,
         before,
-        tuple([content for role, content in pairs if role == "system"]) if system_size else (),
-        system_size,
+        tuple(system) if size_of_system else (),
+        size_of_system,
         at_last,
         size - at_last,
-        [content for _, content in pairs],
+        told[1::2],
     )
+
+
+def _normal(text: str) -> str:
+    """As the cache does, with a short way for plain texts."""
+    return text.strip() if text.isascii() and "\r" not in text else normalise(text)
 
 
 def _detailed(record: Record, label: tuple[Any, ...]) -> Keys:
@@ -131,8 +143,8 @@ def _number(digest: str) -> int:
 
 def _prefix(label: tuple[Any, ...], messages: Sequence[Mapping[str, Any]]) -> int:
     if all(type(message["content"]) is str and len(message) == 2 for message in messages):
-        pairs = [(message["role"], message["content"]) for message in messages]
-        return hash((hash((label, *pairs[:-1])), pairs[-1])) & _BITS
+        told = [message[name] for message in messages for name in ("role", "content")]
+        return hash((hash((label, *told[:-2])), *told[-2:])) & _BITS
     # With the ids of calls: a provider's prompt cache goes by the very bytes.
     return hash((label, json.dumps(list(messages), sort_keys=True, default=str))) & _BITS
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from costopt.audit.batchable import Batchable
 from costopt.audit.bill import Bill
+from costopt.audit.charge import LOCAL
 from costopt.audit.columns import Flag, Log
 from costopt.audit.context import Context
-from costopt.audit.gpu import GpuUse
+from costopt.audit.gpu import GpuLoad
 from costopt.audit.money import dollars, total
 from costopt.audit.overrouted import Routing
 from costopt.audit.semantic import WordedRepeats
@@ -21,7 +22,6 @@ __all__ = ["Questions", "answered"]
 
 Answer = dict[str, Any]
 
-_LOCAL = frozenset(("local", "costopt", "huggingface", "vllm", "ollama", "llama.cpp", "quantized"))
 _PERCENTILES = (50, 90, 99)
 _HISTOGRAM = (0, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 
@@ -58,7 +58,7 @@ def answered(
     worded: WordedRepeats | None,
     context: Context,
     waiting: Batchable,
-    gpu: GpuUse,
+    gpu: GpuLoad,
     keep_text: bool = True,
 ) -> Questions:
     """All five answers."""
@@ -73,7 +73,7 @@ def answered(
 
 def local_rows(log: Log) -> NDArray[np.bool_]:
     """Which rows were answered by a model on a machine of one's own."""
-    local = [bool(provider and provider.lower() in _LOCAL) for _, provider in log.models]
+    local = [bool(provider and provider.lower() in LOCAL) for _, provider in log.models]
     return np.array(local or [False], np.bool_)[log["model"]] if len(log) else np.zeros(0, np.bool_)
 
 
@@ -117,6 +117,7 @@ def _repeats(log: Log, exact: NDArray[np.bool_], worded: WordedRepeats | None, k
         "compared_texts": None if worded is None else worded.texts,
         "not_compared": None if worded is None else worded.left_out,
         "near_pairs": None if worded is None else worded.pairs,
+        "semantic_margin": None if worded is None else _share(worded.margin, asked),
         "judged_pairs": None if worded is None else worded.judged,
         "examples": [] if worded is None or not keep_text else [list(pair) for pair in worded.examples],
     }

@@ -16,7 +16,7 @@ from costopt.audit.batchable import batchable
 from costopt.audit.bill import Bill, bill_of
 from costopt.audit.columns import Columns, Log
 from costopt.audit.context import context_of
-from costopt.audit.gpu import GpuSample, gpu_use
+from costopt.audit.gpu import gpu_load
 from costopt.audit.overrouted import Routing, bounded_routing, trained_routing
 from costopt.audit.questions import Questions, answered, local_rows
 from costopt.audit.readers import LogReader
@@ -26,6 +26,7 @@ from costopt.audit.replay import LEVERS, LeverResult, Replay
 from costopt.audit.semantic import CASES, Texts, WordedRepeats, worded_repeats
 from costopt.audit.spend import dearest_templates, spend_of
 from costopt.errors import ConfigError
+from costopt.gpu import GpuSample
 from costopt.pricing import Price, price_list
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _reported(
         )  # fmt: skip
         questions = answered(
             log, bill, routing=routing, exact=exact, worded=worded, context=context, waiting=waiting,
-            gpu=gpu_use(gpu, _busy(log)), keep_text=keep_text,
+            gpu=gpu_load(gpu, _busy(log)), keep_text=keep_text,
         )  # fmt: skip
         return CostReport(
             _source(log, reader),
@@ -275,7 +276,8 @@ def _notes(log: Log, bill: Bill, reader: LogReader, worded: WordedRepeats | None
         notes.append("Reworded repeats were not looked for.")
     elif worded.judged < worded.pairs:
         notes.append(
-            f"The judge read {worded.judged:,} of {worded.pairs:,} near pairs, evenly spread over their similarities."
+            f"The judge read {worded.judged:,} of {worded.pairs:,} near pairs, spread over models and similarities: "
+            f"the reworded repeats are {round(worded.margin):,} more or fewer, with 95 % confidence."
         )
     if count < 1_000:
         notes.append(f"{count:,} calls are few: another week may look quite different.")

@@ -64,3 +64,9 @@ def test_a_service_that_the_list_does_not_know_has_no_price() -> None:
 @pytest.mark.parametrize("when", [-1e18, 1e18, 0.0])
 def test_a_moment_of_no_calendar_is_no_error(when: float) -> None:
     assert CHARGES.of("gpt-4o", Usage(10, 10), when=when).cost in (None, Decimal("0.000125"))
+
+
+@pytest.mark.parametrize("minute", [15, 45])
+def test_a_price_may_change_at_half_past(minute: int) -> None:
+    usage, at = Usage(1_000_000, 0), datetime(2025, 6, 2, 16, minute, tzinfo=UTC)
+    assert CHARGES.of("deepseek-chat", usage, when=at.timestamp()).cost == cost("deepseek-chat", usage, when=at)

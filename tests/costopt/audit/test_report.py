@@ -17,10 +17,10 @@ from rich.console import Console
 
 from cookbook.benchmarks.planted_log import planted_log
 from costopt.audit.figures import at, shown, usd
-from costopt.audit.gpu import GpuSample
 from costopt.audit.report import CostReport, audit
 from costopt.audit.report_html import html_report
 from costopt.audit.report_text import print_report
+from costopt.gpu import GpuSample
 from tests.chromium import Browser, browser, chromium_path
 from tests.costopt.audit.rows import START, asked, write
 

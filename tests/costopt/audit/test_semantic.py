@@ -124,3 +124,27 @@ def test_of_many_pairs_a_sample_is_judged_and_the_others_counted_by_their_like(m
     found, _ = played(log, judge)
     assert (found.pairs, found.judged, judge.asked) == (999, 100, 100)
     assert found.chance[1].sum() == pytest.approx(999 / 2, rel=0.05)
+    assert abs(found.chance[1].sum() - 999 / 2) <= found.margin < 0.11 * 999
+
+
+def test_what_was_judged_whole_has_no_margin() -> None:
+    found, _ = played(log_of(record(f"{i * 0.01:.2f}", at=START + i) for i in range(50)))
+    assert (found.pairs, found.judged, found.margin) == (49, 49, 0.0)
+
+
+def test_what_one_model_is_asked_again_is_not_booked_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semantic, "_MOST_JUDGED", 200)
+
+    class OneWorded(Even):
+        def judge(self, asked: str, candidates: Sequence[tuple[str, float]]) -> list[Verdict]:
+            return [Verdict("same" in asked, "") for _ in candidates]
+
+    names = {"gpt-4o": "other", "gpt-4o-mini": "same"}
+    rows = [
+        record(f"{i * 0.01:.2f} {word}", at=START + i, model=name) for i in range(500) for name, word in names.items()
+    ]
+    log = log_of(rows)
+    found, _ = played(log, OneWorded())
+    assert found.judged == 200
+    cheap = log["model"] == [name for name, _ in log.models].index("gpt-4o-mini")
+    assert found.chance[1][~cheap].sum() < 0.05 * 500 < 0.95 * 499 < found.chance[1][cheap].sum()

@@ -61,7 +61,7 @@ class LogReader:
         self.skipped = Skipped()
         self.others = 0
         self._max_line = max_line
-        self._shapes: Counter[tuple[str, ...]] = Counter()
+        self._shapes: dict[tuple[str, ...], int] = {}
         self.progress: Callable[[int], object] | None = None
 
     @property
@@ -123,8 +123,9 @@ class LogReader:
 
     def _record(self, chosen: Format, number: int, row: dict[str, Any]) -> Record | None:
         shape = tuple(row)
-        if shape in self._shapes or len(self._shapes) < _TOO_MANY_SHAPES:
-            self._shapes[shape] += 1
+        times = self._shapes.get(shape, 0)
+        if times or len(self._shapes) < _TOO_MANY_SHAPES:
+            self._shapes[shape] = times + 1
         try:
             record = chosen.read(row)
         except ValueError as error:

@@ -114,11 +114,12 @@ def put_usage(record: Record, usage: Any) -> None:
 
 def messages_of(value: Any) -> list[Mapping[str, Any]] | None:
     """Turns as the cache takes them, from OpenAI's, Anthropic's or LangChain's shape; None if it is none of them."""
-    value = parsed(value)
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    if isinstance(value, dict):
-        value = value.get("messages", [value] if "content" in value else None)
+    if type(value) is not list:
+        value = parsed(value)
+        if isinstance(value, str):
+            return [{"role": "user", "content": value}]
+        if isinstance(value, dict):
+            value = value.get("messages", [value] if "content" in value else None)
     if not isinstance(value, list) or not value:
         return None
     if isinstance(value[0], list) and value[0] and not isinstance(value[0][0], str):
@@ -126,9 +127,9 @@ def messages_of(value: Any) -> list[Mapping[str, Any]] | None:
         value = value[0]
     turns: list[Any] = value
     for each in turns:
-        if not (isinstance(each, dict) and len(each) == 2 and type(each.get("content")) is str):
+        if type(each) is not dict or len(each) != 2:
             return _converted(turns)
-        if each.get("role") not in _PLAIN:
+        if type(each.get("content")) is not str or each.get("role") not in _PLAIN:
             return _converted(turns)
     return turns  # the usual ones, as they are
 

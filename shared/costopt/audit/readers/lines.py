@@ -82,7 +82,7 @@ def objects(
                 return
             yield from _lines(file, position, skipped, progress, max_line)
         except (OSError, EOFError, zlib.error) as error:
-            raise ConfigError(f"{source} cannot be read to its end: {error}") from error
+            raise ConfigError(f"{source} cannot be read to its end: {error}; copy or export it anew") from error
 
 
 def _lines(
@@ -102,7 +102,7 @@ def _lines(
             continue
         if number == 1:
             line = line.removeprefix(_BOM)
-        if not line.strip():
+        if line.isspace():
             continue
         try:
             row = load(line)
@@ -163,11 +163,11 @@ def _array(file: io.BufferedReader[Any], source: str | Path) -> Iterator[tuple[i
 
 def _wrapped(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The rows inside a page of an API's answer; None for any other row."""
-    if len(row) > _MOST_OF_PAGE:
+    if len(row) > _MOST_OF_PAGE or "messages" in row:
         return None
     for name in _WRAPPERS:
         inner = row.get(name)
-        if isinstance(inner, list) and inner and isinstance(inner[0], dict) and "messages" not in row:
+        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
             return [each for each in inner if isinstance(each, dict)]
     return None
 
@@ -199,7 +199,7 @@ def _opened(source: str | Path) -> Iterator[tuple[io.BufferedReader[Any], Callab
     try:
         raw: IO[bytes] = open(source, "rb", buffering=0)  # noqa: SIM115
     except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(f"{source} cannot be read: {error.strerror or error}; give a file that can be") from error
     with raw:
         if os.path.isdir(raw.fileno()):
             raise ConfigError(f"{source} is a folder: give a file")

@@ -50,12 +50,18 @@ _LABELS = frozenset(
     ("session", "session_id", "conversation_id", "thread_id", "tenant", "name", "app", "tags", "metadata", "cost",
      "cost_usd", "cache", "cache_hit", "batch", "service_tier")
 )  # fmt: skip
+_FAILURES = ("error", "failed", "failure", "timeout", "cancelled")
+_TELLING = frozenset(("error", "status"))
+_MARKS = frozenset(("stream", "custom_id"))
 # Most rows of a log have the same fields: which of them matter is found out once for each set of fields.
 _MOST_PLANS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
+    direct: bool
+    told: bool
+    marked: bool
     started: tuple[str, ...]
     latency: tuple[tuple[str, float], ...]
     ended: tuple[str, ...]
@@ -71,6 +77,9 @@ def _plan(row: Mapping[str, Any]) -> _Plan:
     known = _plans.get(fields)
     if known is None:
         known = _Plan(
+            "messages" in row,
+            not _TELLING.isdisjoint(row),
+            not _MARKS.isdisjoint(row),
             tuple(name for name in _STARTED if name in row),
             tuple((name, unit) for name, unit in _LATENCY if name in row),
             tuple(name for name in _ENDED if name in row),
@@ -89,12 +98,12 @@ def _fits(row: Mapping[str, Any]) -> bool:
 
 
 def _read(row: Mapping[str, Any]) -> Record | None:
-    body = _body(row)
-    answer, failed = _answered(row)
+    plan = _plan(row)
+    body = row if plan.direct else _body(row)
+    answer, failed = _answered(row, told=plan.told)
     model = answer.get("model") or body.get("model") or row.get("model")
     if not isinstance(model, str) or not model:
         raise ValueError('no "model"')
-    plan = _plan(row)
     started = _started(row, answer, plan)
     record = Record(started, model, text(row.get("provider")))
     record.messages = _messages(body)
@@ -107,7 +116,9 @@ def _read(row: Mapping[str, Any]) -> Record | None:
     if given:
         record.params = {name: body[name] for name in given}
     _put_answer(record, row, answer)
-    _put_marks(record, row, body, answer)
+    if plan.marked or not plan.direct:
+        _put_marks(record, row, body)
+    record.batch = record.batch or answer.get("service_tier") == "batch"
     if plan.labelled:
         _put_labels(record, row)
     record.latency_s = _latency(row, started, plan)
@@ -125,10 +136,10 @@ def _body(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-def _answered(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+def _answered(row: Mapping[str, Any], *, told: bool) -> tuple[Mapping[str, Any], bool]:
     """The answer as the API gave it (empty if there is none), and whether the call failed."""
     answer = row.get("response")
-    failed = bool(row.get("error")) or row.get("status") in ("error", "failed", "failure", "timeout", "cancelled")
+    failed = told and (bool(row.get("error")) or row.get("status") in _FAILURES)
     if isinstance(answer, dict):
         status = answer.get("status_code")
         inner = answer.get("body")
@@ -162,8 +173,8 @@ def _messages(body: Mapping[str, Any]) -> Any:
     found = messages_of(body.get("messages"))
     if found is None:
         found = messages_of(body.get("input") or body.get("prompt"))
-    system = body.get("system") or body.get("instructions")
-    if system and found and found[0].get("role") != "system":
+    system = found and (body.get("system") or body.get("instructions"))
+    if found and system and found[0].get("role") != "system":
         return [{"role": "system", "content": system}, *found]
     return found
 
@@ -172,6 +183,9 @@ def _put_answer(record: Record, row: Mapping[str, Any], answer: Mapping[str, Any
     choices = answer.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         message = choices[0].get("message")
+        if type(message) is dict and type(said := message.get("content")) is str and len(message) == 2:
+            record.answer = said  # the usual one, which calls nothing
+            return
         record.answer = text_answer(message if message is not None else choices[0])
         record.called = called_tools(message)
         return
@@ -188,11 +202,11 @@ def _put_answer(record: Record, row: Mapping[str, Any], answer: Mapping[str, Any
             return
 
 
-def _put_marks(record: Record, row: Mapping[str, Any], body: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+def _put_marks(record: Record, row: Mapping[str, Any], body: Mapping[str, Any]) -> None:
     stream = body.get("stream")
     record.stream = stream if isinstance(stream, bool) else None
-    if answer.get("service_tier") == "batch" or ("custom_id" in row and isinstance(row.get("response"), dict)):
-        record.batch = True
+    handed_out = "custom_id" in row and isinstance(row.get("response"), dict)
+    record.batch = handed_out and row.get("provider") != "local"  # as a machine of one's own writes its answers, too
 
 
 def _put_labels(record: Record, row: Mapping[str, Any]) -> None:
