@@ -18,8 +18,9 @@ import costopt
 from costopt.caching import Answer, CacheHit, CacheRequest, CacheStats, Judge, PairModel, Policy, Store
 from costopt.caching.flight import Caller
 from costopt.caching.request import Split
+from costopt.caching.served import rejection_of
 from costopt.errors import ConfigError
-from langchain_costopt.messages import answer_of, generations_of, model_of, rejection_of, turns_of
+from langchain_costopt.messages import answer_of, generations_of, model_of, portable_of, turns_of
 
 __all__ = ["SemanticCache"]
 
@@ -42,6 +43,7 @@ class CacheOptions(TypedDict, total=False):
     same_answer: Callable[[Answer, Answer], bool | None]
     single_flight: bool
     time_budget: float
+    portable: Sequence[str]
 
 
 class SemanticCache(BaseCache):
@@ -55,7 +57,7 @@ class SemanticCache(BaseCache):
         store: A `costopt.LocalStore`, a `costopt.RedisStore` or a Redis URL; by default Redis if
             `COSTOPT_REDIS_URL` or `REDIS_URL` is set, else a file in the user's cache folder.
         core: A `costopt.SemanticCache` to use instead of making one, e.g. to share it.
-        options: Those of `costopt.SemanticCache`: tenant, max_error, policy, ttl, tags, split, shadow, ...
+        options: Those of `costopt.SemanticCache`: tenant, max_error, policy, ttl, tags, split, shadow, portable, ...
 
     Raises:
         ConfigError: If an option is out of range.
@@ -122,10 +124,7 @@ class SemanticCache(BaseCache):
         if isinstance(wrong, CacheHit):
             self.core.reject(wrong)
             return
-        served = wrong.response_metadata.get("costopt") or {}
-        if "request_key" not in served:
-            raise ConfigError("this message was not served from the cache: there is nothing to reject")
-        self.core.reject_match(*rejection_of(served))
+        self.core.reject_match(*rejection_of(wrong.response_metadata.get("costopt")))
 
     def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
         """Remove the entries that match everything given; returns how many there were."""
@@ -149,13 +148,15 @@ class SemanticCache(BaseCache):
         await self.core.aclose()
 
     def _request(self, prompt: str, llm_string: str, frame: FrameType) -> CacheRequest | None:
-        return self.core.guarded(
-            "request",
-            lambda: self.core.request(
-                turns_of(prompt, completion=_module(frame).endswith(".llms")),
-                model=model_of(llm_string),
-                params=llm_string + _shapes(llm_string, frame),
-            ),
+        return self.core.guarded("request", lambda: self._made(prompt, llm_string, frame))
+
+    def _made(self, prompt: str, llm_string: str, frame: FrameType) -> CacheRequest:
+        model, completion = model_of(llm_string), _module(frame).endswith(".llms")
+        params = portable_of(llm_string, completion=completion) if self.core.is_portable(model) else None
+        return self.core.request(
+            turns_of(prompt, completion=completion),
+            model=model,
+            params=llm_string + _shapes(llm_string, frame) if params is None else params,
         )
 
     def _served(self, hit: CacheHit | None) -> RETURN_VAL_TYPE | None:

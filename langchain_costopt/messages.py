@@ -6,6 +6,7 @@ with LangChain's own `loads`, which builds objects.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import uuid
@@ -18,10 +19,12 @@ from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel
 
 from costopt.caching import Answer, CacheHit
+from costopt.caching.portable import portable_params
+from costopt.caching.served import explanation
 from costopt.pricing import Usage, cost
 from costopt.usage import usage_of_langchain
 
-__all__ = ["answer_of", "generations_of", "model_of", "rejection_of", "turns_of"]
+__all__ = ["answer_of", "generations_of", "model_of", "portable_of", "turns_of"]
 
 _ROLES = {
     "human": "user",
@@ -116,6 +119,16 @@ def model_of(llm_string: str) -> str:
     return next((str(kwargs[key]) for key in _MODEL_KEYS if kwargs.get(key)), "unknown")
 
 
+def portable_of(llm_string: str, *, completion: bool = False) -> str | None:
+    """The model's parameters as any framework would have them; None if the string does not tell."""
+    try:
+        serialized, end = json.JSONDecoder().raw_decode(llm_string)
+        call = ast.literal_eval(llm_string[end:].removeprefix("---"))
+        return portable_params("completion" if completion else "chat", serialized["kwargs"], dict(call))
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
+        return None
+
+
 def answer_of(generations: Sequence[Generation], model: str) -> Answer:
     """What the model said, as JSON-like data without ids, and what it cost.
 
@@ -188,38 +201,10 @@ def _chat_generation(data: Mapping[str, Any], hit: CacheHit) -> ChatGeneration:
             for call, new in zip(data["tool_calls"], ids, strict=True)
         ],
         additional_kwargs=extra["kwargs"],
-        response_metadata={**extra["metadata"], "costopt": _explanation(hit)},
+        response_metadata={**extra["metadata"], "costopt": explanation(hit)},
         usage_metadata=UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0),
     )
     return ChatGeneration(message=message, generation_info=extra["info"] or None)
-
-
-def rejection_of(served: Mapping[str, Any]) -> tuple[Any, ...]:
-    """From what a served message explains: the arguments of `reject_match`."""
-    return tuple(
-        served.get(name) for name in ("tenant", "request_key", "key", "scope", "asked", "matched", "probability")
-    )
-
-
-def _explanation(hit: CacheHit) -> dict[str, Any]:
-    usage, avoided = hit.answer.usage, hit.answer.cost
-    return {
-        "cache": hit.tier,
-        "reason": hit.reason,
-        "similarity": round(hit.similarity, 4),
-        "probability": None if hit.probability is None else round(hit.probability, 4),
-        "matched": hit.cached,
-        "age": round(hit.age, 3),
-        "avoided_input_tokens": usage.input_tokens,
-        "avoided_output_tokens": usage.output_tokens,
-        "avoided_usd": None if avoided is None else str(avoided),
-        # What `reject` needs.
-        "tenant": hit.tenant,
-        "request_key": hit.request_key,
-        "key": hit.key,
-        "scope": hit.scope,
-        "asked": hit.asked,
-    }
 
 
 def _lasting(kwargs: Mapping[str, Any]) -> dict[str, Any]:

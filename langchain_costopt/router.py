@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 from langchain_core.caches import BaseCache
 from langchain_core.globals import get_llm_cache
@@ -21,17 +21,11 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, R
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from costopt.embedding import Embedder
 from costopt.errors import ConfigError
 from costopt.routing.books import RouterStats
-from costopt.routing.budget import Spendable
-from costopt.routing.cascade import Cascade
 from costopt.routing.decision import RouteDecision
-from costopt.routing.estimator import Estimator
-from costopt.routing.policies import Policy
-from costopt.routing.request import RouteRequest
+from costopt.routing.options import RoutingOptions, router_of
 from costopt.routing.router import Router
-from costopt.routing.sticky import Sticky
 from costopt.tokens import count_tokens
 from langchain_costopt.router_binding import BoundSchema, BoundTools, Child
 from langchain_costopt.router_calls import called, common_profile
@@ -43,25 +37,6 @@ _log = logging.getLogger("costopt.routing")
 
 # LangChain's standard arguments that are a matter of each tier's model.
 _OF_THE_MODELS = frozenset(("api_key", "timeout", "max_retries", "base_url"))
-
-
-class RoutingOptions(TypedDict, total=False):
-    """The options of `costopt.Router`; what it calls tags is `required_tags`, since every runnable has tags."""
-
-    estimator: Estimator
-    policy: Policy
-    thresholds: Sequence[float]
-    default: str
-    embedder: Embedder
-    regions: Iterable[str]
-    required_tags: Iterable[str]
-    budget: Spendable
-    sticky: Sticky | bool
-    cascade: Cascade
-    shadow: bool
-    explore: float
-    log: Callable[[RouteRequest, RouteDecision], None]
-    seed: int
 
 
 class RouterOptions(RoutingOptions, total=False):
@@ -96,7 +71,8 @@ class RouterRunnable(RoutedChat):
     `cache=` or set for all, is asked once and before anything is routed.
 
     The conversation is that of `conversation_id`, `thread_id` or `session_id` in the config's "configurable" or
-    "metadata"; else it is known by its first turns. "costopt_regions" and "costopt_tags" there restrict one request.
+    "metadata"; else it is known by its first turns. "costopt_regions" and "costopt_required_tags" there restrict one
+    request.
     The name of a tier as `model=` sends a request there.
 
     Args:
@@ -128,9 +104,7 @@ class RouterRunnable(RoutedChat):
         left = sorted(set(fields) & _OF_THE_MODELS)
         if left:
             _log.info("costopt: %s is a matter of the tiers' models, and does nothing here", ", ".join(left))
-        if router is not None and (tiers or own):
-            raise ConfigError("give either router= or tiers and options, not both")
-        core = router or Router(tiers, tags=own.pop("required_tags", ()), **own)
+        core = router_of(tiers, router, own)
         children = {tier.name: Child(tier.name, tier.model) for tier in core.tiers}
         versions = {child.model.output_version for child in children.values()}
         if len(versions) == 1:

@@ -13,6 +13,7 @@ from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
+from costopt.routing import chat
 from costopt.routing.cascade import Reply
 from costopt.routing.decision import RouteDecision
 from costopt.routing.router import Router
@@ -36,7 +37,6 @@ __all__ = [
     "summed",
 ]
 
-_CONVERSATIONS = ("conversation_id", "thread_id", "session_id")
 _ABILITIES = ("tool_calling", "structured_output", "image_inputs")
 
 
@@ -65,13 +65,7 @@ def called(router: Router, config: RunnableConfig | None, plan: RouteDecision | 
 
 def said_in(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a config says of conversation, regions and tags."""
-    said = {**(config.get("metadata") or {}), **(config.get("configurable") or {})}
-    named = next((said[name] for name in _CONVERSATIONS if said.get(name)), None)
-    return {
-        "conversation": None if named is None else str(named),
-        "regions": _names(said.get("costopt_regions")),
-        "tags": _names(said.get("costopt_tags")),
-    }
+    return chat.said_in({**(config.get("metadata") or {}), **(config.get("configurable") or {})})
 
 
 def reply(step: Ask, made: ChatResult) -> Reply:
@@ -139,9 +133,3 @@ def common_profile(children: Iterable[Child]) -> dict[str, Any] | None:
         if able:
             found[ability] = any(able)
     return found
-
-
-def _names(value: Any) -> frozenset[str] | None:
-    if value is None:
-        return None
-    return frozenset([value] if isinstance(value, str) else map(str, value))

@@ -11,8 +11,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableBinding
 from langchain_core.runnables.config import ensure_config
 
-from costopt.errors import ConfigError
 from costopt.routing.cascade import Reply
+from costopt.routing.options import router_of
 from costopt.routing.request import RouteRequest
 from costopt.routing.router import Router
 from costopt.routing.serving import Ask, Served, adrive, drive, serve
@@ -54,9 +54,7 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def __init__(self, tiers: Sequence[Any] = (), *, router: Router | None = None, **options: Any) -> None:
         super().__init__()
-        if router is not None and (tiers or options):
-            raise ConfigError("give either router= or tiers and options, not both")
-        self.router = router or Router(tiers, **options)
+        self.router = router_of(tiers, router, options)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]

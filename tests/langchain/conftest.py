@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from costopt import LocalStore, RedisStore, SimilarityJudge
-from langchain_costopt import SemanticCache
+from costopt.audit import Ledger
+from langchain_costopt import CostTracker, SemanticCache
+from tests.billing import PRICES, Bill
+from tests.openai_server import OpenAIServer, openai_server
 
 MakeCache = Callable[..., SemanticCache]
 NEAR = SimilarityJudge(0.9)
@@ -49,3 +52,26 @@ async def make_async_cache(make_cache: MakeCache) -> AsyncIterator[MakeCache]:
     yield make
     for cache in made:
         await cache.aclose()
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    """OpenAI on this machine."""
+    with openai_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bill(server: OpenAIServer) -> Bill:
+    """What the server bills: a random usage for each answer."""
+    made = Bill(7)
+    for model in ("gpt-4o-mini", "gpt-4o", "o4-mini"):
+        server.behaviours[model] = lambda _, model=model: made.openai(model)  # type: ignore[misc]
+    return made
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Iterator[CostTracker]:
+    """With a ledger that keeps texts, at the server's prices."""
+    with Ledger(tmp_path / "ledger.db", keep_text=True) as ledger:
+        yield CostTracker(ledger, prices=PRICES)

@@ -212,7 +212,7 @@ def test_regions_and_tags_of_one_request(server: OpenAIServer) -> None:
         Tier(chat(server.url, "gpt-4o"), region="eu", tags="a"),
     ]
     router = RouterRunnable(tiers=tiers, estimator=Scored(), thresholds=(0.5,))
-    for configurable in ({"costopt_regions": ["eu"]}, {"costopt_tags": "a"}):
+    for configurable in ({"costopt_regions": ["eu"]}, {"costopt_required_tags": "a"}):
         assert said(router.invoke("0.1", {"configurable": configurable}))["chosen"] == "gpt-4o"
     with pytest.raises(ConfigError, match="'gpt-4o-mini': region us is not among mars"):
         router.invoke("0.1", {"configurable": {"costopt_regions": ["mars"]}})

@@ -57,6 +57,9 @@ class SemanticCache:
         same_answer: Whether two answers say the same, for `shadow`; by default `Agreement` with the embedder.
         single_flight: Whether callers who ask the same at the same moment share one model call.
         time_budget: Seconds a lookup may take before it counts as a miss.
+        portable: Names of models that you declare to be the same whichever framework asks them: LangChain is
+            then served what LlamaIndex asked, and the other way round. Of their settings, those count that every
+            framework knows (temperature, max_tokens, stop, seed, tools, ...), but neither address nor class.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -91,8 +94,9 @@ class SemanticCache:
         same_answer: Callable[[Answer, Answer], bool | None] | None = None,
         single_flight: bool = True,
         time_budget: float = 0.25,
+        portable: Sequence[str] = (),
     ) -> None:
-        _check(ttl, tenant, tags, time_budget)
+        _check(ttl, tenant, tags, time_budget, portable)
         if min_similarity is not None:
             SimilarityJudge(min_similarity)  # for its checks
         decides = as_judge(judge, max_error=max_error, policy=policy, guards=guards) if not exact_only else None
@@ -106,6 +110,7 @@ class SemanticCache:
             self._embedder = None
         self._tenant = tenant
         self._split = split
+        self._portable = frozenset(portable)
         self._flows = CacheFlows(
             self.store,
             self._embedder,
@@ -125,6 +130,10 @@ class SemanticCache:
         """The request for a model call, under this cache's tenant and `split`; see `build_request`."""
         tenant = self._tenant() if callable(self._tenant) else self._tenant
         return build_request(messages, model=model, params=params, tenant=tenant, split=self._split)
+
+    def is_portable(self, model: str) -> bool:
+        """Whether this model was declared to be the same in every framework; for adapters."""
+        return model in self._portable
 
     def lookup(self, request: CacheRequest, caller: Caller | None = None) -> CacheHit | None:
         """The answer to this question, if there is one. Never raises: what fails counts as a miss.
@@ -265,13 +274,15 @@ def _check(
     tenant: str | Callable[[], str],
     tags: Sequence[str] | Callable[[], Sequence[str]],
     time_budget: float,
+    portable: Sequence[str],
 ) -> None:
     if ttl is not None and not 0 < ttl < math.inf:
         raise ConfigError(f"ttl is {ttl}: give seconds greater than 0, or None to keep answers for ever")
     if not callable(tenant) and not (isinstance(tenant, str) and tenant.strip()):
         raise ConfigError(f"tenant is {tenant!r}: name whose answers these are, e.g. tenant='acme'")
-    if isinstance(tags, str):
-        raise ConfigError(f"tags is the string {tags!r}: give a list, tags=[{tags!r}]")
+    for name, value in (("tags", tags), ("portable", portable)):
+        if isinstance(value, str):
+            raise ConfigError(f"{name} is the string {value!r}: give a list, {name}=[{value!r}]")
     if not 0 < time_budget < math.inf:
         raise ConfigError(f"time_budget is {time_budget}: give seconds greater than 0, e.g. 0.25")
 

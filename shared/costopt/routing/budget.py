@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from costopt.errors import ConfigError
 
@@ -141,6 +141,9 @@ class Budget:
     @property
     def _length(self) -> float:
         return self.seconds * (1 + _GRAIN)
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError("a budget cannot be copied or pickled, each copy would spend it once: make one there")
 
     def _settle(self, reserved: Decimal, actual: Decimal) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ _BY_STATUS = {401: "authentication", 403: "authentication", 404: "not found", 40
 _BY_NAME = (
     ("ContextOverflow", "context overflow"),
     ("ContextWindow", "context overflow"),
+    ("ContextLength", "context overflow"),
     ("Timeout", "timeout"),
     ("RateLimit", "rate limit"),
     ("Connect", "connection"),
@@ -22,9 +23,10 @@ _BY_NAME = (
     ("ReadError", "connection"),
     ("Overloaded", "server error"),
     ("InternalServer", "server error"),
+    ("BudgetExceeded", "budget"),
 )
-# Says something of the request, not of the tier.
-_OF_THE_REQUEST = ("context overflow", "invalid request")
+# Says nothing of the tier's health.
+_OF_THE_REQUEST = ("context overflow", "invalid request", "budget")
 _TRIES = 3
 _SLOW_S = 5.0
 _FIRST_REST_S = 1.0
@@ -37,7 +39,7 @@ class Failure:
 
     Attributes:
         cause: "rate limit", "timeout", "server error", "connection", "context overflow", "authentication",
-            "not found", "invalid request", or the error's class.
+            "not found", "invalid request", "budget", or the error's class.
         of_tier: Whether it says something of the tier, and not only of this request.
         retry_after: Seconds that the provider asked to be left alone; None if it did not.
     """

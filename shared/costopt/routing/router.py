@@ -99,6 +99,7 @@ class Router:
         log: Callable[[RouteRequest, RouteDecision], None] | None = None,
         seed: int | None = None,
     ) -> None:
+        self._options = {name: given for name, given in locals().items() if name not in ("self", "tiers")}
         self.tiers = checked_tiers(tiers)
         self.names = tuple(tier.name for tier in self.tiers)
         self.estimator = estimator or HeuristicEstimator()
@@ -115,6 +116,10 @@ class Router:
         self.books = Books(self.tiers)
         self._lock = threading.Lock()
         self._mute = self._log_failed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made anew: what it counted and which conversation is where belong to this process.
+        return _made, (type(self), self.tiers, self._options)
 
     def decide(self, request: RouteRequest, vector: Vectors | None = None) -> RouteDecision:
         """Where a request goes. Nothing is called, reserved or remembered.
@@ -377,3 +382,7 @@ class Router:
             raise ConfigError(
                 f"a budget needs to know the longest answer of {', '.join(endless)}: give max_output_tokens="
             )
+
+
+def _made(kind: type[Router], tiers: Sequence[Any], options: dict[str, Any]) -> Router:
+    return kind(tiers, **options)

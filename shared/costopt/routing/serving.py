@@ -37,10 +37,12 @@ class Ask(NamedTuple):
     Attributes:
         tier: Whom to call.
         hold: Whether its answer will be looked at before anything of it may be shown.
+        why: Why it is this tier: as decided, or what was wrong with the one before.
     """
 
     tier: Tier
     hold: bool
+    why: str = ""
 
 
 class Work(NamedTuple):
@@ -118,6 +120,7 @@ class _Serving:
         self._cause: str | None = None  # why the tier that was chosen is not the one that is asked
         self._held: tuple[int, Reply] | None = None  # an answer that would not do, if nobody has another
         self._broke = False  # whether the budget did not allow a call
+        self._short: BudgetExceededError | None = None  # what our own budget said; a model may have one, too
 
     def run(self) -> Flow:
         for place in self._places():
@@ -171,7 +174,7 @@ class _Serving:
             except Interrupted as cut:
                 raise cut.cause or cut from None
             except Exception as error:
-                if isinstance(error, BudgetExceededError):
+                if error is self._short:
                     self._broke = True
                     self._note(place, "skipped", "budget")
                     break
@@ -200,7 +203,7 @@ class _Serving:
         # Should the caller go away, nobody will say what the call cost: all that was reserved, to be safe.
         charged = reservation.amount if reservation else Decimal(0)
         try:
-            reply: Reply = yield Ask(self._router.tiers[place], hold)
+            reply: Reply = yield Ask(self._router.tiers[place], hold, self._cause or self._decision.why)
             usage, estimated = self._usage(reply)
             cost = self._router.tiers[place].cost(usage)
             charged = self._charge(cost, reservation)
@@ -235,7 +238,8 @@ class _Serving:
         most = self._router.books.bound(place, self._request)
         reservation = budget.reserve(most)
         if reservation is None:
-            raise self._too_dear(most)
+            self._short = self._too_dear(most)
+            raise self._short
         return reservation
 
     def _too_dear(self, most: Decimal) -> BudgetExceededError:

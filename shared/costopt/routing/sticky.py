@@ -43,6 +43,9 @@ class Sticky:
         self._lock = threading.Lock()
         self._held: OrderedDict[str, tuple[int, float]] = OrderedDict()  # place of the tier, last used
 
+    def __reduce__(self) -> tuple[type[Sticky], tuple[int, float]]:
+        return type(self), (self._most, self._seconds)  # which conversation is where belongs to this process
+
     def __len__(self) -> int:
         return len(self._held)
 

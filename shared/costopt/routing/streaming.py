@@ -14,6 +14,9 @@ __all__ = ["Relay", "arelayed", "relayed"]
 
 C = TypeVar("C")
 
+# The text, the finish reason and the usage may come in chunks of their own.
+_ENDING = 3
+
 
 class Relay(Generic[C]):
     """Holds chunks back until one may be shown, and tells the flow how each stream went.
@@ -22,12 +25,22 @@ class Relay(Generic[C]):
         flow: Of one request.
         shows: Whether a chunk holds anything that a reader sees.
         reply: The reply that chunks of one stream add up to; its `raw` is those chunks.
+        cumulative: Whether each chunk holds all that came before it: then only the last ones are kept once they are
+            shown, or a long answer would be held as often as it has tokens.
     """
 
-    def __init__(self, flow: Flow, shows: Callable[[C], bool], reply: Callable[[Ask, list[C]], Reply]) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        shows: Callable[[C], bool],
+        reply: Callable[[Ask, list[C]], Reply],
+        *,
+        cumulative: bool = False,
+    ) -> None:
         self._flow = flow
         self._shows = shows
         self._reply = reply
+        self._cumulative = cumulative
         self._chunks: list[C] = []
         self._live = False
         self.served: Served | None = None
@@ -37,6 +50,8 @@ class Relay(Generic[C]):
         """Take a chunk; returns those to show now."""
         self._chunks.append(chunk)
         if self._live:
+            if self._cumulative:
+                del self._chunks[:-_ENDING]
             return (chunk,)
         if self._hold or not self._shows(chunk):
             return ()

@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,8 @@ from costopt.pricing import ListedModel, Price, Usage, listed
 __all__ = ["Tier", "checked_tiers"]
 
 _NAMES = ("model_name", "model", "model_id", "deployment_name", "azure_deployment", "repo_id")
+# What LlamaIndex says of a model whose window nobody told it.
+_UNTOLD_WINDOW = 3900
 # Prices may change with the hour; looking at the clock at every call would cost more than the sum.
 _FRESH_S = 60.0
 
@@ -28,7 +30,7 @@ class Tier:
 
     Attributes:
         model: The model: any object that the adapter understands. It is asked for its name (`model_name`, `model`,
-            `model_id`, ...) and for what it can do (LangChain's `profile`).
+            `model_id`, ...) and for what it can do (LangChain's `profile`, LlamaIndex's `metadata`).
         name: What decisions call it; the model's own name if empty.
         price: Dollars per million tokens; None: the price list's, if it knows the model.
         context_window: Tokens that fit, input and output together; None: the model's or the list's, else not limited.
@@ -61,6 +63,9 @@ class Tier:
     tags: Iterable[str] = field(default_factory=frozenset)
     provider: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", frozenset([self.tags] if isinstance(self.tags, str) else self.tags))
         object.__setattr__(self, "name", self.name or self.model_name)
@@ -78,6 +83,11 @@ class Tier:
         return _name_of(self.model)
 
     @cached_property
+    def profile(self) -> Mapping[str, Any]:
+        """What the model object says it can do, in LangChain's words; empty if it does not say."""
+        return _profile(self.model)
+
+    @cached_property
     def listed(self) -> ListedModel | None:
         """The model in the price list."""
         return listed(self.model_name, provider=self.provider) if self.model_name else None
@@ -85,23 +95,21 @@ class Tier:
     @cached_property
     def window(self) -> int | None:
         """Tokens that fit; None if nobody says."""
-        said = self.context_window or _profile(self.model).get("max_input_tokens")
+        said = self.context_window or self.profile.get("max_input_tokens")
         return int(said) if said else (self.listed.context_window if self.listed else None)
 
     @cached_property
     def most_output(self) -> int | None:
         """Most tokens of one answer; None if nobody says."""
-        said = self.max_output_tokens or _own_limit(self.model) or _profile(self.model).get("max_output_tokens")
+        said = self.max_output_tokens or _own_limit(self.model) or self.profile.get("max_output_tokens")
         return int(said) if said else None
 
     def lacks(self, tools: bool, vision: bool, json: bool) -> str | None:
         """The first thing it cannot do of those that are wanted; None if it can do all."""
         wanted = (("tools", tools, "tool_calling"), ("vision", vision, "image_inputs"))
         for name, want, key in (*wanted, ("json", json, "structured_output")):
-            if (
-                want
-                and (_profile(self.model).get(key) if getattr(self, name) is None else getattr(self, name)) is False
-            ):
+            able = getattr(self, name)
+            if want and (self.profile.get(key) if able is None else able) is False:
                 return name
         return None
 
@@ -186,9 +194,14 @@ def _name_of(model: Any) -> str:
 
 
 def _profile(model: Any) -> Mapping[str, Any]:
-    """What a LangChain model says it can do; empty for others."""
+    """LangChain's models say it in `profile`, LlamaIndex's in `metadata`."""
     profile = getattr(getattr(model, "bound", model), "profile", None)
-    return profile if isinstance(profile, Mapping) else {}
+    if isinstance(profile, Mapping):
+        return profile
+    metadata = getattr(model, "metadata", None)
+    window = getattr(metadata, "context_window", None)
+    calls = getattr(metadata, "is_function_calling_model", None)
+    return {"max_input_tokens": None if window == _UNTOLD_WINDOW else window, "tool_calling": calls}
 
 
 def _own_limit(model: Any) -> int | None:

@@ -31,8 +31,19 @@ def trained(count: int, seed: int = 0) -> Training:
 
 
 @pytest.fixture(scope="module")
-def router() -> GainEstimator:
-    return trained(400).router
+def training() -> Training:
+    return trained(400)
+
+
+@pytest.fixture(scope="module")
+def router(training: Training) -> GainEstimator:
+    return training.router
+
+
+@pytest.fixture(scope="module")
+def another() -> GainEstimator:
+    """Of fewer labels; 150 are enough for a router that says something."""
+    return trained(150).router
 
 
 def held_out(count: int = 400) -> Outcomes:
@@ -63,8 +74,8 @@ def test_what_it_expects_is_right_on_average_and_in_each_half(router: GainEstima
         assert gains[half].mean() == pytest.approx(rest.gains[half].mean(), abs=0.1)
 
 
-def test_left_out_predictions_are_as_good_as_those_of_new_prompts() -> None:
-    training, rest = trained(400), held_out()
+def test_left_out_predictions_are_as_good_as_those_of_new_prompts(training: Training) -> None:
+    rest = held_out()
     inside = curve(training.gains, *outcomes(800).split(400, 0)[0].scores.T).apgr
     outside = curve(training.router.gains(rest.prompts, vectors(rest.prompts)), *rest.scores.T).apgr
     assert inside == pytest.approx(outside, abs=0.08)
@@ -187,9 +198,11 @@ def test_a_router_for_another_embedder_is_refused_with_both_names(router: GainEs
         (lambda folder: write_router(folder / "r", {"a": np.zeros(1)}, read_router(folder / "r")[1]), "is no router"),
     ],
 )
-def test_a_damaged_file_is_named_with_the_mend(router: GainEstimator, tmp_path: Path, harm: Any, named: str) -> None:
+def test_a_damaged_file_is_named_with_the_mend(
+    router: GainEstimator, another: GainEstimator, tmp_path: Path, harm: Any, named: str
+) -> None:
     router.save(tmp_path / "r")
-    trained(150).router.save(tmp_path / "other")
+    another.save(tmp_path / "other")
     harm(tmp_path)
     with pytest.raises(ConfigError, match=named):
         load_router(tmp_path / "r")
