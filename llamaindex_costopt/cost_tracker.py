@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pydantic import PrivateAttr
 from costopt.audit.ledger import Ledger
 from costopt.audit.recorder import Call, Recorder
 from costopt.audit.totals import Totals
+from costopt.forks import ForkLock
 from costopt.pricing import Price
 from llamaindex_costopt.cost_messages import answered_of, as_dicts, params_of, provider_of
 
@@ -45,8 +45,9 @@ class CostTracker(BaseEventHandler):
     """Keeps one row per model call in a `costopt.audit.Ledger`: tokens, cost, latency, outcome.
 
     Chat and completion, streamed or not, awaited or not. Where one LLM asks another, the one that reaches the provider
-    is counted. Retries inside an LLM are not told to handlers: they are part of one attempt. An answer whose
-    ``additional_kwargs["costopt"]`` says that it came out of a cache costs nothing.
+    is counted; what a `RouterLLM` asks are attempts at one request. Retries inside an LLM are not told to handlers:
+    they are part of one attempt. An answer whose ``additional_kwargs["costopt"]`` says that it came out of a cache, as
+    that of a `CachedLLM` does, costs nothing.
 
     From LlamaIndex's `instrument_tags` it takes `session_id`, `conversation_id` or `thread_id` as session,
     `costopt_tenant` as tenant, `costopt_tags` and `costopt_batch`. LlamaIndex passes over what a handler raises: to
@@ -69,7 +70,7 @@ class CostTracker(BaseEventHandler):
 
     _recorder: Recorder = PrivateAttr()
     _spans: _Spans = PrivateAttr()
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _lock: ForkLock = PrivateAttr(default_factory=ForkLock)
     _open: OrderedDict[str, _Open] = PrivateAttr(default_factory=OrderedDict)
     _failures: int = PrivateAttr(default=0)
 
@@ -151,7 +152,7 @@ class CostTracker(BaseEventHandler):
     def _begin(self, span: str, event: Any) -> None:
         said, tags = event.model_dict, event.tags
         messages = as_dicts(event)
-        own = tags.get("costopt_tags") or ()
+        own, route = tags.get("costopt_tags") or (), tags.get("costopt_route") or {}
         session = next((tags[name] for name in _SESSIONS if tags.get(name)), None)
         call = Call(
             id=event.id_,
@@ -160,10 +161,14 @@ class CostTracker(BaseEventHandler):
             messages=messages,
             tools=event.additional_kwargs.get("tools") or (),
             params=params_of(said, event.additional_kwargs),
+            request_id=str(route.get("id") or ""),
             batch=None if tags.get("costopt_batch") is None else str(tags["costopt_batch"]),
             session=None if session is None else str(session),
             tenant=None if tags.get("costopt_tenant") is None else str(tags["costopt_tenant"]),
             tags=tuple(map(str, [own] if isinstance(own, str) else own)),
+            route=route.get("tier"),
+            route_why=route.get("why"),
+            default_model=route.get("default"),
         )
         with self._lock:
             if span in self._open:  # one function that is told of twice

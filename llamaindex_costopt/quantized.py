@@ -36,6 +36,7 @@ from llamaindex_costopt.quantized_messages import (
     openai_messages,
     selections,
 )
+from llamaindex_costopt.wrapper import without_keys
 
 __all__ = ["QuantizedLLM"]
 
@@ -110,6 +111,11 @@ class QuantizedLLM(FunctionCallingLLM):
             raise ConfigError("quantization= is a matter of the server at base_url: leave it out")
         self._request("?", {})  # for its checks
         self._held = self.engine if self.engine is not None else self._shared()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super(QuantizedLLM, without_keys(self)).__getstate__()
+        # Made anew, with the key of the environment it comes to.
+        return {**state, "__pydantic_private__": {**(state.get("__pydantic_private__") or {}), "_held": None}}
 
     @classmethod
     def class_name(cls) -> str:

@@ -35,6 +35,7 @@ SECTIONS = {
     "scale": "Growth, scopes, recall, memory",
     "concurrency": "Many at once",
     "router_cost": "What deciding costs",
+    "llamaindex": "What the levers cost in LlamaIndex",
     "llmlingua": "The token-level backend",
     "memory": "Memory of local models",
     "quantised": "Quantised local models",

@@ -17,9 +17,9 @@ from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAI
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from costopt import BudgetExceededError, Usage
+from costopt import BudgetExceededError, LocalStore, SemanticCache, SimilarityJudge, Tier, Usage
 from costopt.audit import Attempt, Ledger, SpendingLimit
-from llamaindex_costopt import CostTracker, SpendingGate
+from llamaindex_costopt import CachedLLM, CostTracker, RouterLLM, SpendingGate
 from tests.anthropic_server import anthropic_server
 from tests.billing import PRICES, Bill
 from tests.llamaindex.claude import Claude
@@ -148,11 +148,18 @@ def test_usage_that_is_not_reported_is_estimated(tracker: CostTracker) -> None:
     assert row.cost is None
 
 
-def test_a_hit_costs_nothing(tracker: CostTracker) -> None:
+@pytest.mark.parametrize(
+    ("model", "avoided"), [("gpt-4o-mini", PRICES["gpt-4o-mini"].cost(Usage(30, 12))), ("gpt-5", Decimal("0.01"))]
+)
+def test_a_hit_costs_nothing_and_avoids_what_it_would_have_cost(
+    tracker: CostTracker, model: str, avoided: Decimal
+) -> None:
+    """At a price of one's own, where there is one; else what the cache says."""
+
     class FromCache(CustomLLM):
         @property
         def metadata(self) -> LLMMetadata:
-            return LLMMetadata(model_name="gpt-4o-mini")
+            return LLMMetadata(model_name=model)
 
         @llm_completion_callback()
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -166,7 +173,7 @@ def test_a_hit_costs_nothing(tracker: CostTracker) -> None:
     FromCache().chat(MESSAGES)
     (row,) = rows(tracker)
     assert (row.cache, row.cost, row.usage) == ("semantic", 0, Usage())
-    assert (row.avoided_usage, row.avoided_cost) == (Usage(30, 12), Decimal("0.01"))
+    assert (row.avoided_usage, row.avoided_cost) == (Usage(30, 12), avoided)
 
 
 def test_tags_and_tools_are_in_the_row(server: OpenAIServer, tracker: CostTracker) -> None:
@@ -216,3 +223,47 @@ def test_what_we_make_of_a_call_never_breaks_it(server: OpenAIServer, tmp_path: 
     with CostTracker(tmp_path / "file" / "ledger.db").installed() as tracker:
         assert llm(server).chat(MESSAGES).message.content
     assert tracker.totals().attempts == 1
+
+
+async def test_a_cache_a_router_and_a_limit_in_one_application(
+    server: OpenAIServer, bill: Bill, tracker: CostTracker, tmp_path: Path
+) -> None:
+    """Each call is a row of its own: tiers that were asked as attempts, hits at zero with what they avoided."""
+    server.behaviours["gpt-4o-mini"] = Behaviour(status=429)
+    tiers = [
+        Tier(llm(server, model=name), name=name, price=PRICES[name], max_output_tokens=1_000)
+        for name in ("gpt-4o-mini", "gpt-4o")
+    ]
+    limit = SpendingLimit(tracker.ledger, 100)
+    store = LocalStore(tmp_path / "cache.db")
+    cache = SemanticCache(store, judge=SimilarityJudge(0.9), time_budget=10.0).warm()
+    app = CachedLLM(RouterLLM(tiers=tiers, budget=limit), cache=cache)
+    reset, again = "How do I reset my password?", "How can I reset my password?"
+    with instrument_tags({"session_id": "s1"}):
+        for question in (reset, reset, again):
+            app.chat([ChatMessage(question)])
+        await app.achat([ChatMessage(reset)])
+        list(app.stream_chat([ChatMessage(QUESTION)]))
+    store.close()
+
+    found = rows(tracker)
+    assert [(row.model, row.status, row.route, row.cache) for row in found] == [
+        ("gpt-4o-mini", "error", "gpt-4o-mini", None),
+        ("gpt-4o", "ok", "gpt-4o", None),
+        ("gpt-4o", "ok", None, "exact"),
+        ("gpt-4o", "ok", None, "semantic"),
+        ("gpt-4o", "ok", None, "exact"),
+        ("gpt-4o", "ok", "gpt-4o", None),  # the other one was told to slow down, and rests
+    ]
+    assert len({row.request_id for row in found}) == 5, "the tiers of one request share its id"
+    assert (found[0].cost, found[1].route_why) == (0, "rate limit")
+    assert {row.session for row in found} == {"s1"}
+    paid = found[1].usage
+    assert paid is not None
+    for hit in found[2:5]:
+        assert (hit.usage, hit.cost) == (Usage(), 0)
+        assert hit.avoided_usage == Usage(paid.input_tokens, paid.output_tokens)
+        assert hit.avoided_cost == PRICES["gpt-4o"].cost(hit.avoided_usage), "at the prices that the tracker was given"
+    assert_billed(tracker, bill)
+    assert (len(server.requests), limit.reserved) == (3, 0)
+    assert 0 < limit.spent <= bill.dollars
