@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     import redis
 
-    from tests.servers import RedisCluster, RedisServer, SentinelSetup, TlsRedisServer
+    from tests.clusters import RedisCluster, SentinelSetup
+    from tests.proxies import TlsRedisServer
+    from tests.servers import RedisServer
 
 GIVEN_URL = "COSTOPT_TEST_REDIS_URL"
 
@@ -78,7 +80,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def _redis_cluster() -> Iterator[RedisCluster]:
-    from tests.servers import RedisCluster
+    from tests.clusters import RedisCluster
 
     with RedisCluster() as cluster:  # takes two seconds
         yield cluster
@@ -94,7 +96,7 @@ def redis_cluster(_redis_cluster: RedisCluster) -> RedisCluster:
 @pytest.fixture
 def redis_sentinel() -> Iterator[SentinelSetup]:
     """Master, replica and Sentinel of the test's own."""
-    from tests.servers import SentinelSetup
+    from tests.clusters import SentinelSetup
 
     with SentinelSetup() as setup:
         yield setup
@@ -103,7 +105,7 @@ def redis_sentinel() -> Iterator[SentinelSetup]:
 @pytest.fixture
 def redis_tls() -> Iterator[TlsRedisServer]:
     """A server of the test's own that speaks TLS."""
-    from tests.servers import TlsRedisServer
+    from tests.proxies import TlsRedisServer
 
     with TlsRedisServer() as server:
         yield server

@@ -31,6 +31,7 @@ class Behaviour:
         finish: Why the answer stopped.
         usage: What it reports; None: nothing.
         logprobs: Log-probabilities of the tokens.
+        calls: How often it calls the tool in one answer, where it calls one.
     """
 
     status: int = 200
@@ -43,6 +44,7 @@ class Behaviour:
     finish: str = "stop"
     usage: dict[str, Any] | None = field(default_factory=lambda: dict(USAGE))
     logprobs: tuple[float, ...] = ()
+    calls: int = 1
 
 
 class OpenAIServer(ThreadingHTTPServer):
@@ -129,7 +131,9 @@ def _answer(request: dict[str, Any], number: int, told: Behaviour) -> dict[str, 
     if tool is not None:
         written = json.dumps(arguments(tool["parameters"], request["messages"]), ensure_ascii=False)
         function = {"name": tool["name"], "arguments": written}
-        message |= {"content": None, "tool_calls": [{"id": f"call_{number}", "type": "function", "function": function}]}
+        ids = [f"call_{number}"] + [f"call_{number}_{again}" for again in range(1, told.calls)]
+        calls = [{"id": each, "type": "function", "function": function} for each in ids]
+        message |= {"content": None, "tool_calls": calls}
         finish = "tool_calls" if finish == "stop" else finish
     elif form and told.text is None:
         schema = (form.get("json_schema") or {}).get("schema") or named_object(request["messages"])
@@ -191,12 +195,12 @@ def _events(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for call in message.get("tool_calls") or ():
+    for i, call in enumerate(message.get("tool_calls") or ()):
         name, written = call["function"]["name"], call["function"]["arguments"]
         half = len(written) // 2
-        yield {"role": "assistant", "tool_calls": [{**call, "index": 0, "function": {"name": name, "arguments": ""}}]}
+        yield {"role": "assistant", "tool_calls": [{**call, "index": i, "function": {"name": name, "arguments": ""}}]}
         for part in (written[:half], written[half:]):
-            yield {"tool_calls": [{"index": 0, "function": {"arguments": part}}]}
+            yield {"tool_calls": [{"index": i, "function": {"arguments": part}}]}
     for i, word in enumerate((message["content"] or "").split(" ") if message["content"] else ()):
         yield {"role": "assistant", "content": word if i == 0 else f" {word}"}
 

@@ -19,16 +19,10 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.clusters import RedisCluster, SentinelSetup
 from tests.conftest import GIVEN_URL, remove_ours
-from tests.servers import (
-    HOST,
-    RedisCluster,
-    RedisServer,
-    SentinelSetup,
-    SlowProxy,
-    TlsRedisServer,
-    wait_until,
-)
+from tests.proxies import SlowProxy, TlsRedisServer
+from tests.servers import HOST, RedisServer, wait_until
 from tests.timed import timed
 
 ROOT = Path(__file__).parents[1]

@@ -14,6 +14,7 @@ import redis
 import redis.asyncio
 
 from costopt import RedisStore, StoreError
+from tests.clusters import RedisCluster, SentinelSetup
 from tests.faults.support import (
     QUESTION,
     REWORDED,
@@ -30,7 +31,8 @@ from tests.faults.support import (
     until_served,
 )
 from tests.faults.words import human, wait_for
-from tests.servers import HOST, RedisCluster, RedisServer, SentinelSetup, TlsRedisServer
+from tests.proxies import TlsRedisServer
+from tests.servers import HOST, RedisServer
 
 
 @pytest.fixture

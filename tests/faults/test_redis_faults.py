@@ -17,7 +17,8 @@ from costopt import RedisStore
 from langchain_costopt import SemanticCache
 from tests.faults.support import Model, aask, answer_to, ask, capital, median_lookup_s, questions, tier
 from tests.faults.words import MOST_ADDED_S, NEAR, human, wait_for
-from tests.servers import RedisServer, SlowProxy
+from tests.proxies import SlowProxy
+from tests.servers import RedisServer
 from tests.timed import timed
 
 pytestmark = timed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -44,9 +45,14 @@ class Words:
         rows = np.full((len(texts), self.dimension), 1e-3, np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.lower().replace("?", " ").split():
-                seed = hashlib.sha256(word.encode("utf-8", "replace")).digest()[:4]
-                row += np.random.default_rng(list(seed)).standard_normal(self.dimension).astype(np.float32)
+                row += _direction(word)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@functools.lru_cache(maxsize=4096)
+def _direction(word: str) -> Any:
+    seed = hashlib.sha256(word.encode("utf-8", "replace")).digest()[:4]
+    return np.random.default_rng(list(seed)).standard_normal(Words.dimension).astype(np.float32)
 
 
 def human(cache: SemanticCache, content: Any, **more: Any) -> CacheRequest:

@@ -1,34 +1,30 @@
 """What a lookup and an update do, step by step; `SemanticCache` is the door to it.
 
-Here is where a failing part is stepped over: nothing in this module lets an error of the store, the embedder
-or the judge through to whoever asked.
+Nothing in this module lets an error of the store, the embedder or the judge through to whoever asked: what fails
+is stepped over where it is asked (`asking`, `judging`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from costopt.caching.answer import Answer, why_not_stored
-from costopt.caching.breaker import CircuitBreaker
-from costopt.caching.entry import Entry, decode, encode
+from costopt.caching.asking import SEARCH_SHARE_S, Asking, aside
+from costopt.caching.entry import Entry, encode
 from costopt.caching.flight import Caller, Flights, Landed
 from costopt.caching.judge import Judge
-from costopt.caching.judging import SLOW_S, Judging, wait
+from costopt.caching.judging import SLOW_S, Judging
 from costopt.caching.lease import LEASE_S, LeaseKeeper
 from costopt.caching.online import encode_evidence
 from costopt.caching.request import CacheRequest
 from costopt.caching.results import CacheHit, Tally, Tier
 from costopt.caching.shadow import Shadow
 from costopt.caching.steps import Flow, Step
-from costopt.caching.store import Neighbour, Record, Store, Vector
+from costopt.caching.store import Neighbour, Record, Store
 from costopt.embedding import SharedEmbedder
 from costopt.errors import EntryError
 from costopt.forks import fork_aware
@@ -39,19 +35,8 @@ _log = logging.getLogger("costopt.caching")
 
 _NEIGHBOURS = 5
 _LARGEST_COSINE = 1.01  # one, and what rounding adds to it
-# Loading the embedder for the first time is no fault: the first caller waits for it, up to this long.
-_LOAD_S = 15.0
-# What the search keeps of the time budget when the embedder is waited for.
-_SEARCH_SHARE_S = 0.1
-# A question costs four round trips, of which two can be left out; they are, once one takes this share of the budget.
-_LEISURE_SHARE = 0.16
-_READS = ("lookup", "search")
 _POLL_S = 0.05
 _LONGEST_FLIGHT_S = 60.0
-_FLUSH_S = 5.0
-_GIVEN_UP = 256
-
-T = TypeVar("T")
 
 
 class CacheFlows:
@@ -99,17 +84,11 @@ class CacheFlows:
         fork_aware(self)
 
     def _start(self) -> None:
-        self.tally = Tally()
-        self._store_breaker = CircuitBreaker()
-        self._embedder_breaker = CircuitBreaker()
-        self.judging = Judging(self._judge, self._floor, self._evidence, self._patience_for_loading, self.stepped_over)
+        self._asking = Asking(self._store, self._embedder, self._time_budget)
+        patience = self._asking.patience_for_loading
+        self.judging = Judging(self._judge, self._floor, self._evidence, patience, self.stepped_over)
         self._flights = Flights(_LONGEST_FLIGHT_S)
         self._leases = LeaseKeeper(self._store)
-        self._flush_lock = threading.Lock()
-        self._flushed_at = time.monotonic()
-        self._load_until: float | None = None
-        self._pace = 0.0  # seconds that the last read of the store took
-        self._given_up: deque[str] = deque(maxlen=_GIVEN_UP)  # keys whose vectors took too long
 
     def before_fork(self) -> None:
         """Nothing to do."""
@@ -124,7 +103,7 @@ class CacheFlows:
 
     def lookup(self, request: CacheRequest, caller: Caller | None) -> Flow[CacheHit | None]:
         """Exact tier, whoever asks the same right now, semantic tier."""
-        return (yield from self._guarded("lookup", self._lookup(request, caller)))
+        return (yield from self._asking.guarded("lookup", self._lookup(request, caller)))
 
     def _lookup(self, request: CacheRequest, caller: Caller | None) -> Flow[CacheHit | None]:
         deadline = time.monotonic() + self._time_budget
@@ -134,13 +113,13 @@ class CacheFlows:
             hit = yield from self._once(request, caller, deadline)
         elif hit is None:
             hit = yield from self._semantic(request, deadline)
-        if self._flush_is_due():
-            yield from self.flush()
+        if self._asking.flush_is_due:
+            yield from self._asking.flush()
         return self._served(hit)
 
     def _exact(self, request: CacheRequest) -> Flow[CacheHit | None]:
         step = Step(lambda: self._store.get(request), lambda: self._store.aget(request), self._time_budget)
-        data = yield from self._ask_store("lookup", step)
+        data = yield from self._asking.ask_store("lookup", step)
         return self._same_text(data, request)
 
     def _once(self, request: CacheRequest, caller: Caller, deadline: float) -> Flow[CacheHit | None]:
@@ -160,17 +139,17 @@ class CacheFlows:
 
     def _semantic(self, request: CacheRequest, deadline: float) -> Flow[CacheHit | None]:
         # Milliseconds for a vector that nobody would search by.
-        if self._store_breaker.is_open:
+        if self._asking.store_breaker.is_open:
             return None
-        vector = yield from self._vector(request, deadline)
+        vector = yield from self._asking.vector(request, deadline)
         if vector is None:
             return None
-        found = yield from self._ask_store(
+        found = yield from self._asking.ask_store(
             "search",
             Step(
                 lambda: self._store.search(request, vector, _NEIGHBOURS),
                 lambda: self._store.asearch(request, vector, _NEIGHBOURS),
-                max(_SEARCH_SHARE_S, deadline - time.monotonic()),
+                max(SEARCH_SHARE_S, deadline - time.monotonic()),
             ),
         )
         candidates = self._candidates(found, request)
@@ -185,7 +164,7 @@ class CacheFlows:
 
     def _other_process(self, request: CacheRequest, caller: Caller) -> Flow[CacheHit | None]:
         """Take the lease on this question, or wait for the process that holds it."""
-        if self._pace > _LEISURE_SHARE * self._time_budget:
+        if not self._asking.at_leisure:
             return None
         owner = self._leases.owner
         claim = Step(
@@ -195,7 +174,7 @@ class CacheFlows:
         )
         give_up = time.monotonic() + _LONGEST_FLIGHT_S
         while time.monotonic() < give_up:
-            mine = yield from self._ask_store("claim", claim)
+            mine = yield from self._asking.ask_store("claim", claim)
             if mine is None:
                 return None
             if mine:
@@ -215,7 +194,7 @@ class CacheFlows:
 
     def update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> Flow[None]:
         """Hand the answer to whoever waits, then store it."""
-        yield from self._guarded("update", self._update(request, answer))
+        yield from self._asking.guarded("update", self._update(request, answer))
 
     def _update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> Flow[None]:
         deadline = time.monotonic() + self._time_budget
@@ -227,20 +206,20 @@ class CacheFlows:
             if leased:
                 yield from self._release(request)
             return
-        if self._store_breaker.resting:
+        if self._asking.store_breaker.resting:
             return
         # Who has waited for the vector once does not wait as long again.
-        waited = request.key in self._given_up
-        vector = yield from self._vector(request, 0.0 if waited else deadline)
+        waited = self._asking.gave_up(request)
+        vector = yield from self._asking.vector(request, 0.0 if waited else deadline)
         record = Record(made[0], made[1], vector, self._ttl)
         within = max(SLOW_S, deadline - time.monotonic())
         step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
-        if (yield from self._ask_store("update", step)):
+        if (yield from self._asking.ask_store("update", step)):
             self.tally.count("stored")
         if self._shadow:
             yield from self._learn(request, made[0].answer)
-        if self._flush_is_due():
-            yield from self.flush()
+        if self._asking.flush_is_due:
+            yield from self._asking.flush()
 
     def _learn(self, request: CacheRequest, answer: Answer) -> Flow[None]:
         """In shadow mode: was the answer that would have been served the one that the model gave?"""
@@ -255,15 +234,15 @@ class CacheFlows:
         if accepted:
             self.tally.count("agreed" if evidence.same else "disagreed")
         row = encode_evidence(evidence)
-        add = _aside(lambda: self._store.add_evidence(request.tenant, request.scope, row))
-        yield from self._ask_store("evidence", add)
+        add = aside(lambda: self._store.add_evidence(request.tenant, request.scope, row))
+        yield from self._asking.ask_store("evidence", add)
         self.judging.forget(request.scope)
 
     def _evidence(self, request: CacheRequest) -> Flow[Sequence[bytes] | None]:
-        if self._pace > _LEISURE_SHARE * self._time_budget:
+        if not self._asking.at_leisure:
             return None  # a round trip that can be left out
-        read = _aside(lambda: self._store.evidence(request.tenant, request.scope))
-        rows: Sequence[bytes] | None = yield from self._ask_store("evidence", read)
+        read = aside(lambda: self._store.evidence(request.tenant, request.scope))
+        rows: Sequence[bytes] | None = yield from self._asking.ask_store("evidence", read)
         return rows
 
     def _record(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> tuple[Entry, bytes] | None:
@@ -283,113 +262,34 @@ class CacheFlows:
             self.stepped_over("answer", error)
         return None
 
-    def _guarded(self, kind: str, flow: Flow[T]) -> Flow[T | None]:
-        """What fails below is stepped over where it fails; what nobody thought of, here."""
-        try:
-            return (yield from flow)
-        except Exception as error:
-            self.stepped_over(kind, error)
-            return None
-
-    # -- steps that may fail ---------------------------------------------------------------------------
-
-    def _vector(self, request: CacheRequest, deadline: float) -> Flow[Vector | None]:
-        """The embedding of the text; None if there is no text, it is too long for the window, or it failed."""
-        text, embedder = request.text, self._embedder
-        if text is None or embedder is None or not self._embedder_breaker.allows():
-            return None
-        started, passes = time.monotonic(), embedder.calls
-        future: Future[Vector] | None = None
-        try:
-            if not embedder.ready:
-                yield wait(embedder.submit("load"), self._patience_for_loading(started))
-                deadline += time.monotonic() - started
-            if not embedder.fits(text):
-                return None
-            future = embedder.submit(text)
-            vector: Vector | None = yield wait(future, max(SLOW_S, deadline - time.monotonic() - _SEARCH_SHARE_S))
-        except Exception as error:
-            if future is not None:
-                # What nobody waits for need not be computed.
-                future.cancel()
-                self._given_up.append(request.key)
-            # Who waits in a long queue that moves has met no fault: the next caller may be served at once.
-            if embedder.calls == passes or not isinstance(error, TimeoutError):
-                self._embedder_breaker.failed(slow=time.monotonic() - started > SLOW_S)
-            self.stepped_over("embed", error)
-            return None
-        self._embedder_breaker.succeeded()
-        return vector
-
-    def _patience_for_loading(self, now: float) -> float:
-        """Loading is no fault, and the first callers wait for it; but once, and not each time anew if it hangs."""
-        if self._load_until is None:
-            self._load_until = now + _LOAD_S
-        return max(SLOW_S, self._load_until - now)
-
-    def _ask_store(self, kind: str, step: Step) -> Flow[Any]:
-        """Carry out a step on the store; None if it fails or the breaker is open."""
-        if not self._store_breaker.allows():
-            return None
-        started = time.monotonic()
-        try:
-            value = yield step
-        except Exception as error:
-            waited = time.monotonic() - started > SLOW_S
-            # A refused write (out of memory, read-only) is no reason to stop reading.
-            if waited or kind in _READS:
-                self._store_breaker.failed(slow=waited)
-            self.stepped_over(kind, error)
-            return None
-        if kind in _READS:
-            self._pace = time.monotonic() - started
-            self._store_breaker.succeeded()
-        else:
-            # A write that works says nothing about a search that does not; a read may tell at once.
-            self._store_breaker.probe_now()
-        return value
-
     def _release(self, request: CacheRequest) -> Flow[None]:
-        yield from self._ask_store("release", _aside(lambda: self._store.release(request, self._leases.owner)))
+        yield from self._asking.ask_store("release", aside(lambda: self._store.release(request, self._leases.owner)))
+
+    @property
+    def tally(self) -> Tally:
+        """What has been counted."""
+        return self._asking.tally
 
     def stepped_over(self, kind: str, error: Exception) -> None:
         """Count a failure, and log the first of its kind."""
-        if self.tally.fail(f"{kind}: {type(error).__name__}"):
-            _log.warning(
-                "costopt: %s failed and was stepped over (%s: %s); further failures of this kind are only counted",
-                kind,
-                type(error).__name__,
-                error,
-            )
+        self._asking.stepped_over(kind, error)
 
     def flush(self) -> Flow[None]:
         """Add this object's sums to the totals in the store, where `costopt cache stats` reads them."""
-        with self._flush_lock:
-            self._flushed_at = time.monotonic()
-            totals = self.tally.unwritten()
-        if totals and not (yield from self._ask_store("totals", _aside(lambda: self._add(totals)))):
-            self.tally.put_back(totals)
-
-    def _add(self, totals: Mapping[str, int]) -> bool:
-        self._store.add_totals(totals)
-        return True
-
-    def _flush_is_due(self) -> bool:
-        leisure = self._pace <= _LEISURE_SHARE * self._time_budget
-        return leisure and time.monotonic() - self._flushed_at > _FLUSH_S
+        return self._asking.flush()
 
     # -- parts that wait for nothing -------------------------------------------------------------------
 
     def _same_text(self, data: bytes | None, request: CacheRequest) -> CacheHit | None:
         """A hit on the very text, compared again: a digest is an address, not a proof."""
-        entry = self._decoded(data)
+        entry = self._asking.decoded(data)
         if entry is None or entry.scope != request.scope or entry.text != request.text:
             return None
         return _hit(entry, request, "exact", 1.0, "same text")
 
     def _in_flight(self, landed: Landed | None, request: CacheRequest) -> CacheHit | None:
         """Somebody else's answer, decoded for this caller alone."""
-        entry = None if landed is None else self._decoded(landed.data)
+        entry = None if landed is None else self._asking.decoded(landed.data)
         if landed is None or entry is None or entry.scope != request.scope:
             return None
         return _hit(entry, request, "in_flight", landed.similarity, landed.reason)
@@ -399,7 +299,7 @@ class CacheFlows:
         # Most neighbours are too far: they are not worth decoding. NaN is not within, either.
         floor = self.judging.floor
         near = (n for n in found or () if floor <= n.similarity <= _LARGEST_COSINE)
-        pairs = ((self._decoded(neighbour.data), neighbour.similarity) for neighbour in near)
+        pairs = ((self._asking.decoded(neighbour.data), neighbour.similarity) for neighbour in near)
         candidates = [
             (entry, similarity)
             for entry, similarity in pairs
@@ -409,17 +309,6 @@ class CacheFlows:
             and entry.text is not None
         ]
         return sorted(candidates, key=lambda pair: -pair[1])
-
-    def _decoded(self, data: bytes | None) -> Entry | None:
-        if data is None:
-            return None
-        try:
-            entry = decode(data)
-        except EntryError as error:
-            self.stepped_over("entry", error)
-            return None
-        # Stores forget by themselves, but a search may still name what expired a moment ago.
-        return None if entry.expires is not None and entry.expires <= time.time() else entry
 
     def _served(self, hit: CacheHit | None) -> CacheHit | None:
         if hit is not None and self._shadow:
@@ -467,7 +356,3 @@ def _hit(
         scope=entry.scope,
         probability=probability,
     )
-
-
-def _aside(run: Callable[[], Any]) -> Step:
-    return Step(run, lambda: asyncio.to_thread(run))

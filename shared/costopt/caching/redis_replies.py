@@ -1,17 +1,17 @@
-"""What Redis answers: neighbours from a search, errors as ours."""
+"""What Redis answers: neighbours from a search, tags by which a batch is removed, errors as ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from costopt.caching.redis_client import decoded
-from costopt.caching.store import Neighbour
+from costopt.caching.store import Neighbour, Selector
 from costopt.caching.vector import cosine
 from costopt.errors import StoreError, StoreTimeoutError
 
-__all__ = ["batches", "failures", "neighbours", "translated", "unless_index_is_missing"]
+__all__ = ["batches", "failures", "neighbours", "remove_batch", "translated", "unless_index_is_missing"]
 
 _BATCH = 500
 
@@ -75,3 +75,21 @@ def translated(error: Exception) -> StoreError:
     if "unknown command 'FT." in str(error):
         return StoreError("this Redis has no search module: use Redis 8, Redis Stack or Redis Cloud, or a LocalStore")
     return StoreError(f"Redis failed: {error}")
+
+
+def remove_batch(redis: Any, keys: Sequence[Any], selector: Selector) -> int:
+    """Two round trips a batch and shard: read the tags, remove what matches."""
+    if selector.model is not None or selector.tag is not None:
+        reading = redis.pipeline(transaction=False)
+        for key in keys:
+            reading.hmget(key, "model", "tags")
+        fields = [[(decoded(value) or b"").decode() for value in values] for values in reading.execute()]
+        keys = [
+            key
+            for key, (model, tags) in zip(keys, fields, strict=True)
+            if selector.model in (None, model) and (selector.tag is None or selector.tag in tags.split(","))
+        ]
+    removing = redis.pipeline(transaction=False)
+    for key in keys:
+        removing.unlink(key)
+    return sum(removing.execute())

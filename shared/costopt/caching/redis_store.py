@@ -16,12 +16,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from costopt.caching.entry import Entry
 from costopt.caching.redis_client import Clients, decoded, index_schema, run_within
-from costopt.caching.redis_replies import batches, failures, neighbours, translated, unless_index_is_missing
+from costopt.caching.redis_replies import (
+    batches,
+    failures,
+    neighbours,
+    remove_batch,
+    translated,
+    unless_index_is_missing,
+)
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
 from costopt.caching.vector import SALT_DIMENSIONS, salted
@@ -243,10 +250,10 @@ class RedisStore:
         try:
             redis = self._clients.housekeeping
             for keys in batches(redis.scan_iter(match=f"{self._namespace}:e:*:{tenant}", count=1000)):
-                removed += self._remove_batch(redis, keys, selector)
+                removed += remove_batch(redis, keys, selector)
             if selector.whole:
                 for keys in batches(redis.scan_iter(match=f"{self._namespace}:v:{tenant}", count=1000)):
-                    self._remove_batch(redis, keys, selector)
+                    remove_batch(redis, keys, selector)
         except failures() as error:
             raise translated(error) from error
         return removed
@@ -339,24 +346,6 @@ class RedisStore:
             pipeline.pexpire(key, max(1, int(record.ttl * 1000)))
         pipeline.delete(self._key("l", entry.tenant, entry.key))
         return pipeline
-
-    @staticmethod
-    def _remove_batch(redis: Any, keys: Sequence[Any], selector: Selector) -> int:
-        """Two round trips a batch and shard: read the tags, remove what matches."""
-        if selector.model is not None or selector.tag is not None:
-            reading = redis.pipeline(transaction=False)
-            for key in keys:
-                reading.hmget(key, "model", "tags")
-            fields = [[(decoded(value) or b"").decode() for value in values] for values in reading.execute()]
-            keys = [
-                key
-                for key, (model, tags) in zip(keys, fields, strict=True)
-                if selector.model in (None, model) and (selector.tag is None or selector.tag in tags.split(","))
-            ]
-        removing = redis.pipeline(transaction=False)
-        for key in keys:
-            removing.unlink(key)
-        return sum(removing.execute())
 
     # -- the index -------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from costopt.compression.lexical import terms
 from costopt.errors import ConfigError
@@ -90,15 +91,16 @@ def repeated(texts: Sequence[str]) -> Iterator[int]:
         seen.add(plain)
 
 
-def _shingles(text: str) -> set[int]:
+@lru_cache(maxsize=512)  # what is retrieved for one question is retrieved for others
+def _shingles(text: str) -> frozenset[int]:
     words = terms(text)
     if len(words) < _LEAST_TERMS:
-        return set()
+        return frozenset()
     # hash() of a tuple of texts differs from run to run, and with it the order of ties: nothing else.
-    return {hash(tuple(words[i : i + _SHINGLE])) for i in range(len(words) - _SHINGLE + 1)}
+    return frozenset(hash(tuple(words[i : i + _SHINGLE])) for i in range(len(words) - _SHINGLE + 1))
 
 
-def _best(own: set[int], others: set[int], shingles: Sequence[set[int]]) -> tuple[float, int] | None:
+def _best(own: frozenset[int], others: set[int], shingles: Sequence[frozenset[int]]) -> tuple[float, int] | None:
     scored = ((len(own & shingles[j]) / len(own | shingles[j]), j) for j in others)
     return max(scored, key=lambda each: (each[0], -each[1]), default=None)
 

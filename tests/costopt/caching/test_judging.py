@@ -12,9 +12,9 @@ import pytest
 
 from costopt import SimilarityJudge, sqlite
 from costopt.caching.judge import Verdict
+from tests.command import script
 from tests.costopt.caching.conftest import OpenCache
 from tests.costopt.caching.judges import SURE_ENOUGH, TRUSTING, Oracle
-from tests.faults.words import Process
 
 MOON, REWORDED = "how old is the moon", "the moon is how old"
 CALLERS = 64
@@ -224,5 +224,5 @@ cache.close()
 @pytest.mark.parametrize("kind", ["shipped", "slow"])
 def test_after_a_fork_the_judge_works_in_the_child_and_in_the_parent(place: str, kind: str) -> None:
     """The judge's thread stays with the parent, in the middle of its work."""
-    with Process(FORKING, place, kind) as process:
-        assert process.rest(120) == ["[0, 0] {}"]
+    libraries = "torch tokenizers safetensors redis redisvl.index usearch.index pytest"
+    assert script(FORKING, place, kind, libraries=libraries) == "[0, 0] {}\n"

@@ -11,9 +11,10 @@ import pytest
 from costopt import Answer, LocalStore, SemanticCache, SimilarityJudge, StoreError
 from costopt.caching import online
 from costopt.caching.online import Evidence, decode_evidence
+from tests.command import script
 from tests.costopt.caching.conftest import Asker, OpenCache, store_at
 from tests.costopt.caching.judges import TRUSTING, Oracle, logit
-from tests.faults.words import Process, Words, found, keep
+from tests.faults.words import Words, found, keep
 
 FRENCH, GERMAN = "Answer in French.", "Answer in German."
 # At the start `TRUSTING` serves from 0.95 on; whoever is wrong once at 0.96 is not believed at 0.96 any more.
@@ -132,8 +133,8 @@ def test_a_rejection_is_known_to_other_processes(open_cache: OpenCache, place: s
         asker.tell("how far is the sun", system=system)
         asker.tell("how far is the moon", system=system)
     reject_one(asker, FRENCH)
-    with Process(OTHER_PROCESS, place) as process:
-        assert process.rest() == ["[None, 'how far is the sun']", "{}"]
+    said = script(OTHER_PROCESS, place, libraries="redis redisvl.index usearch.index pytest")
+    assert said == "[None, 'how far is the sun']\n{}\n"
     assert len(seen(asker)) == 2
     assert asker.answered("the moon is how far", GERMAN) is None
 

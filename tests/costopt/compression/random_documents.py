@@ -25,10 +25,28 @@ QUERIES = (
     "x" * 300,
 )  # fmt: skip
 
-documents = st.lists(
-    st.one_of(st.sampled_from(WORDS).map(lambda word: word + " "), st.sampled_from(FRAGMENTS), st.text(max_size=6)),
-    max_size=40,
-).map("".join)
+
+def _document(drawn: bytes, odd: str) -> str:
+    return "".join(_piece(number, odd) for number in drawn)
+
+
+def _piece(number: int, odd: str) -> str:
+    """A third of the numbers are words, a third fragments, a third stand for any text."""
+    kind, which = number % 3, number // 3
+    if kind == 0:
+        return WORDS[which % len(WORDS)] + " "
+    return FRAGMENTS[which % len(FRAGMENTS)] if kind == 1 else odd[which % (len(odd) + 1) :][: which % 7]
+
+
+# One draw a document, and not one a piece: of ten thousand, drawing took longer than all that is tried on them.
+_numbers = st.binary(max_size=40)
+documents = st.builds(_document, _numbers, st.text(max_size=12))
+
+
+def many_documents(count: int) -> st.SearchStrategy[list[str]]:
+    """So many; the characters that may be anything are the same in all of them."""
+    lists = st.lists(_numbers, min_size=count, max_size=count)
+    return st.builds(lambda all_drawn, odd: [_document(drawn, odd) for drawn in all_drawn], lists, st.text(max_size=40))
 
 
 class HashEmbedder:

@@ -37,7 +37,12 @@ def at(share: float, **options: Any) -> HistoryCompressor:
 
 
 def tokens(message: Message) -> int:
-    return count_tokens([message], "gpt-4o").tokens - 3
+    return _tokens(json.dumps(message))
+
+
+@lru_cache(maxsize=4096)  # of a chat that grows, the same messages are counted again and again
+def _tokens(message: str) -> int:
+    return count_tokens([json.loads(message)], "gpt-4o").tokens - 3
 
 
 def pieces_are_slices(found: HistoryResult) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costopt.compression import CompressionResult, Compressor, Counter, protected_spans
-from tests.costopt.compression.random_documents import QUERIES, HashEmbedder, documents
+from tests.costopt.compression.random_documents import QUERIES, HashEmbedder, documents, many_documents
 
 EXAMPLES, DOCUMENTS = 500, 20
 KINDS = ("code", "urls", "numbers", "citations", "instructions")
@@ -65,7 +65,7 @@ def check_protected(result: CompressionResult, texts: list[str]) -> None:
 
 
 @settings(max_examples=EXAMPLES)
-@given(st.lists(documents, min_size=DOCUMENTS, max_size=DOCUMENTS))
+@given(many_documents(DOCUMENTS))
 def test_without_a_question(texts: list[str]) -> None:
     compressor, again = Compressor(), Compressor()
     for text in texts:
@@ -79,7 +79,7 @@ def test_without_a_question(texts: list[str]) -> None:
 
 @settings(max_examples=EXAMPLES)
 @given(
-    st.lists(documents, min_size=DOCUMENTS, max_size=DOCUMENTS),
+    many_documents(DOCUMENTS),
     st.sampled_from(QUERIES),
     st.sampled_from([0.01, 0.2, 0.33, 0.5, 0.9, 1.0]),
     st.integers(1, DOCUMENTS),

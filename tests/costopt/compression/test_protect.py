@@ -173,8 +173,8 @@ def test_no_text_takes_more_than_linear_time(part: str) -> None:
     """Quadratic searches would take minutes for these."""
     from costopt.compression.segment import units
 
-    text = part * (400_000 // len(part))
+    text = part * (100_000 // len(part))
     started = time.process_time()
     protected_spans(text)
     units(text)
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < 5
