@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cookbook.benchmarks.planted_log import router_outcomes
 from costopt import audit_cli
 from costopt.audit import Attempt, Ledger
 from costopt.pricing import Usage
@@ -70,6 +71,26 @@ def test_a_ledger_is_read_by_its_file(tmp_path: Path) -> None:
     done = costopt("audit", tmp_path / "ledger.db", "--json", "-", "--no-semantic", folder=tmp_path)
     found = json.loads(done.stdout)
     assert (found["source"]["format"], found["questions"]["repeats"]["exact"]) == ("ledger", 3)
+
+
+def test_a_router_that_was_trained_here_says_who_was_over_routed(tmp_path: Path) -> None:
+    known = router_outcomes()
+    held = range(len(known.prompts) - 40, len(known.prompts))
+    scores = [dict(zip(known.tiers, row, strict=True)) for row in known.scores.tolist()]
+    lines = [json.dumps({"prompt": known.prompts[i], "scores": scores[i]}) for i in range(held.start)]
+    (tmp_path / "outcomes.jsonl").write_text("\n".join(lines))
+    trained = costopt("router", "train", tmp_path / "outcomes.jsonl", "--out", tmp_path / "r", folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    rows = [asked(known.prompts[i], at=START + i, model=known.tiers[1]) for i in held]
+    path = write(tmp_path / "log.jsonl", rows)
+    done = costopt("audit", path, "--router", tmp_path / "r", "--no-semantic", "--json", "-", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    routing = found["questions"]["routing"]
+    easy = sum(known.scores[i, 0] == 1.0 for i in held)
+    assert routing["known"]
+    assert abs(routing["over_routed"] - easy) <= 0.1 * len(held), (routing, easy)
+    assert next(lever for lever in found["levers"] if lever["name"] == "routing")["known"]
 
 
 def test_prices_of_ones_own(tmp_path: Path) -> None:

@@ -45,14 +45,14 @@ class Words:
         rows = np.full((len(texts), self.dimension), 1e-3, np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.lower().replace("?", " ").split():
-                row += _direction(word)
+                row += _direction(word, self.dimension)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 @functools.lru_cache(maxsize=4096)
-def _direction(word: str) -> Any:
+def _direction(word: str, dimension: int) -> Any:
     seed = hashlib.sha256(word.encode("utf-8", "replace")).digest()[:4]
-    return np.random.default_rng(list(seed)).standard_normal(Words.dimension).astype(np.float32)
+    return np.random.default_rng(list(seed)).standard_normal(dimension).astype(np.float32)
 
 
 def human(cache: SemanticCache, content: Any, **more: Any) -> CacheRequest:
