@@ -113,7 +113,7 @@ class QuantizedLLM(FunctionCallingLLM):
         self._held = self.engine if self.engine is not None else self._shared()
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super(QuantizedLLM, without_keys(self)).__getstate__()
+        state: dict[str, Any] = FunctionCallingLLM.__getstate__(without_keys(self))
         # Made anew, with the key of the environment it comes to.
         return {**state, "__pydantic_private__": {**(state.get("__pydantic_private__") or {}), "_held": None}}
 
