@@ -28,12 +28,12 @@ from costopt.caching.served import explanation
 from costopt.pricing import Usage, cost
 from llamaindex_costopt.cached_asked import arguments_of
 from llamaindex_costopt.cost_messages import answered_of
+from llamaindex_costopt.raw import choice_of, finish_of, mapping_of
 
 __all__ = ["answer_of", "response_of"]
 
 Response = ChatResponse | CompletionResponse
 
-_FINISHES = ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")
 # Of what comes with a message: said again elsewhere, or another one at every call.
 _DROPPED = frozenset("costopt id reference_audio_id tool_calls usage".split())
 _NOTHING = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -57,7 +57,7 @@ def answer_of(responses: Sequence[Response], model: str, *, streamed: bool = Fal
         return Answer(())
     told = [answered_of(response) for response in reversed(responses)]
     usage = next((each.usage for each in told if each.usage is not None), None)
-    finish = next(filter(None, map(_finish, reversed(responses))), None)
+    finish = next(filter(None, map(finish_of, reversed(responses))), None)
     if streamed and usage is None and finish is None:
         finish = "incomplete"
     model = next((each.model for each in told if each.model), model)
@@ -117,7 +117,7 @@ def _chat(response: ChatResponse, metadata: Mapping[str, Any]) -> dict[str, Any]
         "kind": "chat",
         "content": "\n".join(block["text"] for block in content) if plain else content,
         "tool_calls": calls,
-        "refusal": bool(_mapping(_choice(response).get("message")).get("refusal") or kept.pop("refusal", None)),
+        "refusal": bool(mapping_of(choice_of(response).get("message")).get("refusal") or kept.pop("refusal", None)),
         "invalid_tool_calls": not whole,
         "extra": {"name": None, "kwargs": kept, "metadata": metadata, "info": {}, "calls": _written(kwargs, ids)},
     }
@@ -159,7 +159,7 @@ def _written(kwargs: Mapping[str, Any], ids: Mapping[Any, str]) -> list[Any] | N
     rows = kwargs.get("tool_calls")
     if not isinstance(rows, list):
         return None
-    plain = [dict(_mapping(row)) for row in rows]
+    plain = [dict(mapping_of(row)) for row in rows]
     kept = [{name: value for name, value in row.items() if name != "id" or value in ids} for row in plain]
     return [_swap(row, ids) for row in kept]
 
@@ -188,30 +188,6 @@ def _blocks(data: Any) -> list[Any]:
     raise ValueError(f"LlamaIndex has no block for {kind!r}")
 
 
-def _finish(response: Response) -> str | None:
-    """Why the model stopped, wherever this provider says so; None while it goes on."""
-    raw = _mapping(response.raw)
-    candidate = _mapping(next(iter(raw.get("candidates") or ()), None))
-    for told in (_choice(response), raw, candidate, _mapping(raw.get("delta")), response.additional_kwargs):
-        for name in _FINISHES:
-            if told.get(name):
-                return str(getattr(told[name], "value", told[name]))
-    return None
-
-
-def _choice(response: Response) -> Mapping[str, Any]:
-    choices = _mapping(response.raw).get("choices")
-    return _mapping(choices[0]) if isinstance(choices, list | tuple) and choices else {}
-
-
 def _logprobs(responses: Sequence[Response]) -> list[list[dict[str, Any]]] | None:
     rows = responses[-1].logprobs
     return [[each.model_dump(mode="json") for each in row] for row in rows] if rows else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    dump = getattr(value, "model_dump", None)
-    dumped = dump(exclude_none=True) if callable(dump) else None
-    return dumped if isinstance(dumped, Mapping) else {}

@@ -9,6 +9,7 @@ from typing import Any
 from costopt.audit.recorder import Answered
 from costopt.pricing import Usage
 from costopt.usage import usage_of
+from llamaindex_costopt.raw import mapping_of
 
 __all__ = ["answered_of", "as_dicts", "params_of", "provider_of"]
 
@@ -61,7 +62,7 @@ def answered_of(response: Any) -> Answered:
     """What came back of a call: a chat or completion response."""
     if response is None:
         return Answered()
-    raw = _mapping(response.raw)
+    raw = mapping_of(response.raw)
     model, tier = raw.get("model"), raw.get("service_tier")
     said = response.additional_kwargs.get("costopt")
     said = said if isinstance(said, Mapping) else {}
@@ -77,7 +78,7 @@ def answered_of(response: Any) -> Answered:
 
 
 def _usage(raw: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
-    message = _mapping(raw.get("message"))
+    message = mapping_of(raw.get("message"))
     for said in (raw.get("usage"), message.get("usage"), more.get("usage"), more):
         usage = usage_of(said) if said else None
         if usage is not None:
@@ -86,7 +87,7 @@ def _usage(raw: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
-    blocks = [_mapping(block) for block in message.blocks]
+    blocks = [mapping_of(block) for block in message.blocks]
     plain = all(block.get("block_type") == "text" for block in blocks)
     content = "\n".join(str(block.get("text") or "") for block in blocks) if plain else blocks
     known: dict[str, Any] = {"role": str(getattr(message.role, "value", message.role)), "content": content}
@@ -112,11 +113,3 @@ def _texts(response: Any) -> Iterator[str]:
         yield str(message.content)
     for name, args in _calls(message):
         yield json.dumps({"name": name, "arguments": args}, ensure_ascii=False, default=str)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    dump = getattr(value, "model_dump", None)
-    dumped = dump(exclude_none=True) if callable(dump) else None
-    return dumped if isinstance(dumped, Mapping) else {}

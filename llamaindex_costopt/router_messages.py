@@ -20,8 +20,8 @@ from costopt.routing.chat import Turn, mean_logprob
 from costopt.routing.decision import RouteDecision
 from costopt.routing.serving import Ask
 from llamaindex_costopt.cached_asked import arguments_of
-from llamaindex_costopt.cached_told import _finish
 from llamaindex_costopt.cost_messages import answered_of
+from llamaindex_costopt.raw import finish_of
 
 __all__ = ["Response", "explained", "from_tier", "prompt_turn", "reply_of", "shows", "turn_of"]
 
@@ -67,7 +67,7 @@ def reply_of(made: Sequence[Response]) -> Reply:
     """
     last, raw = made[-1], list(made)
     usages = (answered_of(response).usage for response in reversed(made[-_ENDING:]))
-    finishes = (_finish(response) for response in reversed(made[-_ENDING:]))
+    finishes = (finish_of(response) for response in reversed(made[-_ENDING:]))
     usage = next((usage for usage in usages if usage is not None), None)
     finish = next((finish for finish in finishes if finish is not None), None)
     logprob = _logprob(last)
