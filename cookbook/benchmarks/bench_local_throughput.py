@@ -230,8 +230,10 @@ def _first_token(folder: Path, model: Any, tokenizer: Any, options: Options) -> 
 
     with _engine(folder, "rows") as engine:
 
-        def first(text: str) -> None:
-            next(iter(engine.submit(GenerationRequest.chat(text, max_tokens=4, logprobs=0))))
+        def first(text: str) -> Callable[[], object]:
+            pieces = iter(engine.submit(GenerationRequest.chat(text, max_tokens=4, logprobs=0)))
+            next(pieces)
+            return lambda: list(pieces)  # else the next one waits for a step that is under way
 
         sides = {"stream": first, "prefill": prefill}
         return interleave(sides, lambda _: texts, 3).ratio("stream", "prefill")

@@ -39,7 +39,8 @@ def interleave(
     """Time every side in every round (A B C, B C A, ...), so that a busy neighbour slows all alike.
 
     Args:
-        sides: What to time, by name; each is called with one item at a time.
+        sides: What to time, by name; each is called with one item at a time. If it gives back a function, that is
+            called when the clock has stopped: for what it began and what must not run on into the next call.
         items: The items of a round, the same for every side. The first is a warm-up and not timed.
         rounds: How many.
     """
@@ -50,11 +51,13 @@ def interleave(
         start = number % len(names)
         for name in names[start:] + names[:start]:
             side, laps = sides[name], []
-            side(first)
-            for item in others:
+            for item in (first, *others):
                 started = time.perf_counter()
-                side(item)
+                rest = side(item)
                 laps.append(time.perf_counter() - started)
+                if callable(rest):
+                    rest()
+            laps = laps[1:]
             seconds[name].append(statistics.median(laps))
     return Timings(seconds)
 
