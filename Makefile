@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COSTOPT_DATA ?= ../shared/data
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint docs bench plots release-check clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -17,19 +17,31 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/costopt demo
 
-# What kills servers also measures how long callers wait, and so runs alone.
+# What claims a time (tests/timed.py) runs alone; the rest in more processes than two cores, for tests also wait.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --ignore tests/faults
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest -n 3 -m "not flaky"
+	$(BIN)/python -m pytest -m flaky
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # 'make bench ONLY=judge' measures one section anew and leaves the others as they are.
 bench: $(READY)
 	COSTOPT_DATA=$(COSTOPT_DATA) $(BIN)/python -m cookbook.benchmarks $(if $(ONLY),--only $(ONLY))
 
+# RESULTS.md and its plots again from what was measured; needs no data.
+plots: $(READY)
+	$(BIN)/python -m cookbook.benchmarks --draw
+
+# Builds what would be published, and installs it into empty environments: each extra alone, newest and oldest.
+# 'make release-check ONLY="redis served"' looks at these extras only. Needs a package index, as 'make setup' does.
+release-check: $(READY)
+	$(BIN)/python -m cookbook.release $(ONLY)
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .hypothesis

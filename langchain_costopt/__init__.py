@@ -3,10 +3,12 @@
 `set_llm_cache(SemanticCache())`, `RouterRunnable(tiers=[cheap, strong])`, `DocumentCompressor(target_ratio=0.3)`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from costopt.lazy import lazy
 
 if TYPE_CHECKING:
+    from langchain_costopt.app import LangChainApp
     from langchain_costopt.batch_runner import BatchRunner
     from langchain_costopt.cache import SemanticCache
     from langchain_costopt.compression_middleware import CompressionMiddleware
@@ -17,6 +19,24 @@ if TYPE_CHECKING:
     from langchain_costopt.router import RouterRunnable
     from langchain_costopt.router_middleware import RouterMiddleware
     from langchain_costopt.streaming import StreamCache
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "langchain_costopt.app": "LangChainApp",
+            "langchain_costopt.batch_runner": "BatchRunner",
+            "langchain_costopt.quantized": "ChatQuantized",
+            "langchain_costopt.compression_middleware": "CompressionMiddleware",
+            "langchain_costopt.cost_tracker": "CostTracker",
+            "langchain_costopt.document_compressor": "DocumentCompressor",
+            "langchain_costopt.history_compressor": "HistoryCompressor",
+            "langchain_costopt.router_middleware": "RouterMiddleware",
+            "langchain_costopt.router": "RouterRunnable",
+            "langchain_costopt.cache": "SemanticCache",
+            "langchain_costopt.streaming": "StreamCache",
+        },
+        needs=("langchain_core", "langchain"),
+    )
 
 __all__ = [
     "BatchRunner",
@@ -25,28 +45,9 @@ __all__ = [
     "CostTracker",
     "DocumentCompressor",
     "HistoryCompressor",
+    "LangChainApp",
     "RouterMiddleware",
     "RouterRunnable",
     "SemanticCache",
     "StreamCache",
 ]
-
-_HOMES = {
-    "BatchRunner": "langchain_costopt.batch_runner",
-    "ChatQuantized": "langchain_costopt.quantized",
-    "CompressionMiddleware": "langchain_costopt.compression_middleware",
-    "CostTracker": "langchain_costopt.cost_tracker",
-    "DocumentCompressor": "langchain_costopt.document_compressor",
-    "HistoryCompressor": "langchain_costopt.history_compressor",
-    "RouterMiddleware": "langchain_costopt.router_middleware",
-    "RouterRunnable": "langchain_costopt.router",
-    "SemanticCache": "langchain_costopt.cache",
-    "StreamCache": "langchain_costopt.streaming",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # At first use: importing this package must not cost what using it does.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

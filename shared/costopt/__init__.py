@@ -3,21 +3,8 @@
 For LangChain import `langchain_costopt`, for LlamaIndex `llamaindex_costopt`; this is the core they share.
 """
 
-from costopt.audit import Ledger, SpendingLimit
-from costopt.caching import (
-    Answer,
-    CacheHit,
-    CacheRequest,
-    CacheStats,
-    CrossEncoderJudge,
-    LocalStore,
-    Policy,
-    RedisStore,
-    SemanticCache,
-    SimilarityJudge,
-)
-from costopt.compression import CompressionResult, Compressor
-from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder
+from typing import TYPE_CHECKING
+
 from costopt.errors import (
     BatchError,
     BudgetExceededError,
@@ -34,15 +21,50 @@ from costopt.errors import (
     StoreError,
     TruncatedOutputError,
 )
-from costopt.local import (
-    GenerationRequest,
-    LocalBatchRunner,
-    MemoryPlan,
-    OpenAICompatibleEngine,
-    TransformersEngine,
-)
-from costopt.pricing import Price, Usage
-from costopt.routing import Budget, Cascade, RouteDecision, Router, RouteRequest, Tier
+from costopt.lazy import lazy
+
+if TYPE_CHECKING:
+    from costopt.audit import Ledger, SpendingLimit
+    from costopt.caching import (
+        Answer,
+        CacheHit,
+        CacheRequest,
+        CacheStats,
+        CrossEncoderJudge,
+        LocalStore,
+        Policy,
+        RedisStore,
+        SemanticCache,
+        SimilarityJudge,
+    )
+    from costopt.compression import CompressionResult, Compressor
+    from costopt.embedding import Embedder, MiniLMEmbedder, SharedEmbedder, default_embedder
+    from costopt.local import (
+        GenerationRequest,
+        LocalBatchRunner,
+        MemoryPlan,
+        OpenAICompatibleEngine,
+        TransformersEngine,
+    )
+    from costopt.optimizer import Optimizer
+    from costopt.pricing import Price, Usage
+    from costopt.routing import Budget, Cascade, RouteDecision, Router, RouteRequest, Tier
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "costopt.audit": "Ledger SpendingLimit",
+            "costopt.caching": "Answer CacheHit CacheRequest CacheStats CrossEncoderJudge LocalStore Policy RedisStore "
+            "SemanticCache SimilarityJudge",
+            "costopt.compression": "CompressionResult Compressor",
+            "costopt.embedding": "Embedder MiniLMEmbedder SharedEmbedder default_embedder",
+            "costopt.local": "GenerationRequest LocalBatchRunner MemoryPlan OpenAICompatibleEngine TransformersEngine",
+            "costopt.optimizer": "Optimizer",
+            "costopt.pricing": "Price Usage",
+            "costopt.routing": "Budget Cascade RouteDecision Router RouteRequest Tier",
+        },
+        modules="audit batch caching compression embedding local optimizer pricing routing tokens usage",
+    )
 
 __all__ = [
     "Answer",
@@ -73,6 +95,7 @@ __all__ = [
     "MiniLMEmbedder",
     "MissingExtraError",
     "OpenAICompatibleEngine",
+    "Optimizer",
     "OutOfMemoryError",
     "Policy",
     "Price",

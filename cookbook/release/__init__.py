@@ -1,0 +1,1 @@
+"""What would be published, built and tried: `make release-check`."""
