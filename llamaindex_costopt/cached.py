@@ -29,6 +29,7 @@ from costopt.errors import ConfigError
 from llamaindex_costopt.cached_asked import asked_by, kind_of, model_of, params_of, turns_of
 from llamaindex_costopt.cached_events import Served
 from llamaindex_costopt.cached_told import answer_of, response_of
+from llamaindex_costopt.streams import aclosed, closed
 from llamaindex_costopt.wrapper import WrapperLLM
 
 __all__ = ["CachedLLM"]
@@ -225,25 +226,19 @@ class CachedLLM(WrapperLLM):
     def _kept(self, request: CacheRequest | None, pieces: Iterator[R]) -> Generator[R, None, None]:
         """The pieces; once there are no more, what they add up to is kept."""
         last: deque[R] = deque(maxlen=_LAST)
-        try:
+        with closed(pieces):  # the reader may leave
             for piece in pieces:
                 last.append(piece)
                 yield piece
-        finally:
-            if isinstance(pieces, Generator):
-                pieces.close()  # the reader may have left
         if request is not None:
             self.cache.update(request, lambda: answer_of(last, request.model, streamed=True))
 
     async def _akept(self, request: CacheRequest | None, pieces: AsyncIterator[R]) -> AsyncGenerator[R, None]:
         last: deque[R] = deque(maxlen=_LAST)
-        try:
+        async with aclosed(pieces):
             async for piece in pieces:
                 last.append(piece)
                 yield piece
-        finally:
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
         if request is not None:
             await self.cache.aupdate(request, lambda: answer_of(last, request.model, streamed=True))
 

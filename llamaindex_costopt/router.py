@@ -6,24 +6,22 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
-from costopt.errors import ConfigError, require
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata, MessageRole
+from llama_index.core.bridge.pydantic import BaseModel, field_serializer
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM, ToolSelection
+from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.tools import BaseTool
+
+from costopt.errors import ConfigError
 from costopt.routing.books import RouterStats
 from costopt.routing.options import RoutingOptions, router_of
 from costopt.routing.router import Router
-
-require("llama_index.core", "llamaindex")
-
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata, MessageRole  # noqa: E402
-from llama_index.core.bridge.pydantic import BaseModel, field_serializer  # noqa: E402
-from llama_index.core.llms.function_calling import FunctionCallingLLM  # noqa: E402
-from llama_index.core.llms.llm import LLM, ToolSelection  # noqa: E402
-from llama_index.core.prompts import BasePromptTemplate  # noqa: E402
-from llama_index.core.tools import BaseTool  # noqa: E402
-
-from llamaindex_costopt.router_calls import OfferedTools, aclosed, closed  # noqa: E402
-from llamaindex_costopt.router_flow import RoutedLLM  # noqa: E402
-from llamaindex_costopt.router_structured import Schema, grown, parsed  # noqa: E402
-from llamaindex_costopt.wrapper import WrapperLLM, without_keys, without_secrets  # noqa: E402
+from llamaindex_costopt.router_calls import OfferedTools
+from llamaindex_costopt.router_flow import RoutedLLM
+from llamaindex_costopt.router_structured import Schema, grown, parsed
+from llamaindex_costopt.streams import aclosed, closed
+from llamaindex_costopt.wrapper import WrapperLLM, without_keys, without_secrets
 
 __all__ = ["RouterLLM"]
 

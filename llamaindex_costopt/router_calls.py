@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from costopt.routing.decision import RouteDecision
 from costopt.routing.router import Router
 from costopt.routing.serving import Ask
 
-__all__ = ["Asked", "Chat", "Completion", "OfferedTools", "aclosed", "closed", "tagged"]
+__all__ = ["Asked", "Chat", "Completion", "OfferedTools", "tagged"]
 
 # Of `chat_with_tools`; to a model that cannot call tools they are nothing.
 _OF_TOOLS = frozenset(("tools", "tool_choice", "tool_required", "allow_parallel_tool_calls", "verbose"))
@@ -81,13 +81,3 @@ def tagged(router: Router, decision: RouteDecision, step: Ask) -> AbstractContex
     if not step.hold:  # of one that may be given to the next tier nobody knows if it is the answer
         route["default"] = router.tiers[router.default].model_name
     return instrument_tags({**active_instrument_tags.get(), "costopt_route": route})
-
-
-def closed(stream: Iterator[Any]) -> AbstractContextManager[Iterator[Any]]:
-    """Closes a model's stream in the end, if it is one that can be closed."""
-    return closing(stream) if hasattr(stream, "close") else nullcontext(stream)  # type: ignore[type-var]
-
-
-def aclosed(stream: Any) -> Any:
-    """`closed`, awaiting."""
-    return aclosing(stream) if hasattr(stream, "aclose") else nullcontext(stream)

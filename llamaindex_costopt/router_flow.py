@@ -24,9 +24,10 @@ from costopt.routing.request import RouteRequest
 from costopt.routing.router import Router
 from costopt.routing.serving import Ask, Flow, Served, adrive, drive, serve
 from costopt.routing.streaming import Relay, arelayed, relayed
-from llamaindex_costopt.router_calls import Asked, Chat, Completion, aclosed, closed, tagged
+from llamaindex_costopt.router_calls import Asked, Chat, Completion, tagged
 from llamaindex_costopt.router_messages import explained, from_tier, prompt_turn, reply_of, shows, turn_of
 from llamaindex_costopt.router_structured import Object, Schema
+from llamaindex_costopt.streams import aclosed, closed
 
 __all__ = ["RoutedLLM"]
 

@@ -24,7 +24,7 @@ from llama_index.core.program.utils import create_flexible_model
 from llama_index.core.prompts import ChatPromptTemplate
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 
-from llamaindex_costopt.router_calls import aclosed, closed
+from llamaindex_costopt.streams import aclosed, closed
 
 __all__ = ["Object", "Schema", "grown", "parsed"]
 
