@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel, RunnableSequence
@@ -16,28 +15,16 @@ from langchain_core.runnables.config import get_config_list
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.runnables.passthrough import RunnableAssign
 
-from costopt.batch import Backoff, Journal
 from costopt.batch import BatchRunner as Core
 from costopt.batch.gather import Gathering, blocking
+from costopt.batch.options import BatchOptions
 from costopt.errors import ConfigError
-from costopt.pricing import Price
 
 __all__ = ["BatchRunner"]
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 _Configs = RunnableConfig | list[RunnableConfig] | None
-
-
-class BatchOptions(TypedDict, total=False):
-    """The options of `costopt.batch.BatchRunner`."""
-
-    journal: Journal | str | os.PathLike[str] | None
-    backoff: Backoff | None
-    tries: int
-    settle: float
-    keep: float
-    prices: Mapping[str, Price] | None
 
 
 class BatchRunner(Generic[Input, Output]):

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 import costopt
 from costopt.caching import Answer, CacheHit, CacheRequest, CacheStats, Judge, PairModel, Policy, Store
 from costopt.caching.flight import Caller
-from costopt.caching.request import Split
 from costopt.caching.served import rejection_of
 from costopt.errors import ConfigError
+from costopt.prompts import Split
 from langchain_costopt.messages import answer_of, generations_of, model_of, portable_of, turns_of
 
 __all__ = ["SemanticCache"]
@@ -76,6 +76,10 @@ class SemanticCache(BaseCache):
     ) -> None:
         if core is not None and (store is not None or options):
             raise ConfigError("give either core= or a store and options, not both")
+        unknown = options.keys() - CacheOptions.__annotations__.keys()
+        if unknown:
+            known = ", ".join(CacheOptions.__annotations__)
+            raise ConfigError(f"SemanticCache has no option {', '.join(sorted(unknown))}: it has store, core, {known}")
         self.core = core or costopt.SemanticCache(store, **options)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:

@@ -15,7 +15,7 @@ from costopt.audit.recorder import Answered
 from costopt.pricing import Usage
 from costopt.usage import usage_of, usage_of_langchain
 
-__all__ = ["answered_of", "as_dicts", "partial_of"]
+__all__ = ["answered_of", "as_dicts", "partial_of", "trimmed_of"]
 
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
 # What LangChain gives as id to a message that has none, before the id of its run.
@@ -25,6 +25,12 @@ _RUN = ("lc_run--", "run--", "run-")
 def as_dicts(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
     """Messages as `{"role", "content", ...}`, without what belongs to one response."""
     return [_as_dict(message) for message in messages]
+
+
+def trimmed_of(messages: Iterable[BaseMessage]) -> int:
+    """How many tokens fewer these messages have than before their chat was compressed."""
+    told = ((message.response_metadata.get("costopt") or {}).get("compression") for message in messages)
+    return sum(each["tokens_before"] - each["tokens_after"] for each in told if each)
 
 
 def answered_of(response: LLMResult, run_id: UUID) -> Answered:

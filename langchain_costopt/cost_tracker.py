@@ -16,20 +16,20 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 
+from costopt.audit.about_call import about_call
 from costopt.audit.ledger import Ledger
 from costopt.audit.recorder import Answered, Call, Guard, Recorder
 from costopt.audit.totals import Totals
 from costopt.errors import BudgetExceededError
 from costopt.forks import ForkLock
 from costopt.pricing import Price
-from langchain_costopt.cost_messages import answered_of, as_dicts, partial_of
+from langchain_costopt.cost_messages import answered_of, as_dicts, partial_of, trimmed_of
 
 __all__ = ["CostTracker"]
 
 _log = logging.getLogger("costopt.audit")
 
 _MOST_OPEN = 50_000
-_SESSIONS = ("session_id", "conversation_id", "thread_id")
 _FALLBACKS = "RunnableWithFallbacks"
 # Runs of whole agents: what is called below them is no attempt at the request above them.
 _AGENTS = ("LangGraph", "AgentExecutor")
@@ -122,7 +122,7 @@ class CostTracker(BaseCallbackHandler):
     ) -> None:
         """A chat model is asked."""
         asked = tuple(messages[0]) if messages else ()
-        self._begin(run_id, lambda: as_dicts(asked), kwargs, _class_of(serialized))
+        self._begin(run_id, lambda: as_dicts(asked), kwargs, _class_of(serialized), asked)
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
         """An LLM is asked."""
@@ -172,21 +172,27 @@ class CostTracker(BaseCallbackHandler):
 
     # -- what it makes of it ---------------------------------------------------------------------------
 
-    def _begin(self, run_id: UUID, messages: Callable[[], Any], said: dict[str, Any], name: str) -> None:
+    def _begin(
+        self,
+        run_id: UUID,
+        messages: Callable[[], Any],
+        said: dict[str, Any],
+        name: str,
+        asked: Sequence[BaseMessage] = (),
+    ) -> None:
         self._guarded(self._recorder.begin)
         call = self._guarded(lambda: self._call(run_id, messages, said, name))
         if call is None or run_id in self._open:  # given twice, as a callback of the model and of the chain
             return
+        call.trimmed_tokens = self._guarded(lambda: trimmed_of(asked)) or 0
         self._keep(self._open, run_id, call)
         self._guarded(lambda: self._watch(run_id))
 
     def _call(self, run_id: UUID, messages: Callable[[], Any], said: dict[str, Any], name: str) -> Call:
         params = dict(said.get("invocation_params") or {})
         metadata = said.get("metadata") or {}
-        tags = [tag for tag in said.get("tags") or () if not tag.startswith(_OF_LANGCHAIN)]
-        own = metadata.get("costopt_tags") or ()
-        session = next((metadata[name] for name in _SESSIONS if metadata.get(name)), None)
-        tenant, batch = metadata.get("costopt_tenant"), metadata.get("costopt_batch")
+        about = about_call(metadata)
+        about["tags"] += tuple(tag for tag in said.get("tags") or () if not tag.startswith(_OF_LANGCHAIN))
         named = metadata.get("ls_model_name") or params.get("model") or params.get("model_name") or ""
         return Call(
             id=str(run_id),
@@ -196,11 +202,8 @@ class CostTracker(BaseCallbackHandler):
             tools=params.get("tools") or params.get("functions") or (),
             params=params,
             request_id=str(self._group(said.get("parent_run_id"), name, said.get("tags")) or run_id),
-            batch=None if batch is None else str(batch),
-            session=None if session is None else str(session),
-            tenant=None if tenant is None else str(tenant),
-            tags=(*map(str, [own] if isinstance(own, str) else own), *tags),
             streamed=bool(params.get("stream")),
+            **about,
         )
 
     def _enter(self, run_id: UUID, parent: UUID | None, name: str, tags: Sequence[str] | None) -> None:

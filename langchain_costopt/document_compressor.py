@@ -41,7 +41,9 @@ class DocumentCompressor(BaseDocumentCompressor, RunnableSerializable[Mapping[st
         embedder: Tells what is near a question; `costopt.default_embedder()` if None.
         protect: What is not taken apart, as `costopt.compression.Compressor` has it.
         backend: Drops tokens instead of sentences, e.g. a `costopt.compression.LLMLingua2`.
-        core: A `costopt.compression.Compressor` to use instead of making one from the four options before.
+        told: Called with the tokens before and after, each time, e.g. a `costopt.audit.LeftOut`, which writes them
+            into a ledger.
+        core: A `costopt.compression.Compressor` to use instead of making one from model, embedder, protect and backend.
         documents_key: Where a mapping has the documents; by default "documents", "context" or "docs".
         question_key: Where it has the question; by default "question", "query" or "input".
 
@@ -162,7 +164,9 @@ def _first(given: Mapping[str, Any], names: Sequence[str], option: str) -> Any:
     )
 
 
-def _texts(documents: Sequence[Document]) -> list[str]:
+def _texts(documents: Sequence[Document] | Document) -> list[str]:
+    if isinstance(documents, Document) or not all(isinstance(document, Document) for document in documents):
+        raise ConfigError("give a list of Documents, as in [Document(text)]")
     return [document.page_content for document in documents]
 
 

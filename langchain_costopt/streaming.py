@@ -17,6 +17,8 @@ from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation
 
+from costopt.errors import ConfigError
+
 __all__ = ["StreamCache"]
 
 _log = logging.getLogger("costopt.caching")
@@ -32,6 +34,9 @@ class StreamCache(BaseChatModel):
     A hit is streamed as one chunk. A stream that ends by itself is kept; one that is broken off or fails is not.
     Unlike calls by `invoke`, equal streams at the same moment are not joined to one.
 
+    Raises:
+        ConfigError: Where a class is made that has it after the chat model's.
+
     Example:
         >>> class CachedChat(StreamCache, SimulatedChatModel):
         ...     pass
@@ -39,6 +44,13 @@ class StreamCache(BaseChatModel):
         >>> [chunk.content for chunk in chat.stream("Hello?")][0]
         'Hi'
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        first = next(base for base in cls.__mro__ if "_stream" in vars(base))
+        if not issubclass(first, StreamCache):
+            others = ", ".join(base.__name__ for base in cls.__bases__ if not issubclass(base, StreamCache))
+            raise ConfigError(f"put StreamCache first, as in class {cls.__name__}(StreamCache, {others})")
 
     def _stream(
         self,

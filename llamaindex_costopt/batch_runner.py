@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from costopt.batch import Backoff, Journal
 from costopt.batch import BatchRunner as Core
 from costopt.batch.gather import Gathering, blocking
+from costopt.batch.options import BatchOptions
 from costopt.errors import ConfigError
-from costopt.pricing import Price
+from llamaindex_costopt.cached import CachedLLM
 from llamaindex_costopt.spending_gate import SpendingGate
 
 __all__ = ["BatchRunner"]
@@ -28,17 +27,6 @@ __all__ = ["BatchRunner"]
 Response = CompletionResponse | ChatResponse
 _Input = str | ChatMessage | Sequence[ChatMessage]
 _MOST_AT_ONCE = 8
-
-
-class BatchOptions(TypedDict, total=False):
-    """The options of `costopt.batch.BatchRunner`."""
-
-    journal: Journal | str | os.PathLike[str] | None
-    backoff: Backoff | None
-    tries: int
-    settle: float
-    keep: float
-    prices: Mapping[str, Price] | None
 
 
 class BatchRunner:
@@ -50,8 +38,8 @@ class BatchRunner:
     were paid by an earlier call with the same inputs, and equal ones within a call, report a usage of 0 tokens.
 
     Args:
-        llm: An `OpenAI`, `OpenAILike` or `OpenAIResponses` of LlamaIndex, or `llm.as_structured_llm(...)` of one; an
-            `Anthropic`, where LlamaIndex's integration and Anthropic's SDK go together.
+        llm: An `OpenAI`, `OpenAILike` or `OpenAIResponses` of LlamaIndex, or `llm.as_structured_llm(...)` of one, or
+            a `CachedLLM` around one; an `Anthropic`, where LlamaIndex's integration and Anthropic's SDK go together.
         urgent: Send calls of up to so many inputs straight away, at the full price; True: all calls.
         salt: Another text asks anew what was answered before.
         options: Those of `costopt.batch.BatchRunner`: journal, backoff, tries, settle, keep, prices.
@@ -177,7 +165,7 @@ async def _urgently(room: asyncio.Semaphore, llm: Any, given: _Input, kwargs: Ma
 
 def _holding(llm: Any, gathering: Gathering) -> Any:
     """A copy of an LLM that waits for a batch where it would have asked the provider."""
-    if isinstance(llm, StructuredLLM):
+    if isinstance(llm, StructuredLLM | CachedLLM):  # what the cache has does not reach the LLM, and is not sent
         return llm.model_copy(update={"llm": _holding(llm.llm, gathering)})
     if hasattr(llm, "_get_aclient") and hasattr(llm, "_get_client"):  # OpenAI makes its clients at first use
         asynchronous, synchronous = llm._get_aclient(), llm._get_client()

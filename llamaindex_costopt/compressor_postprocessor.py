@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+
 from costopt.compression.books import CompressionStats
 from costopt.compression.compressor import Compressor
 from costopt.compression.documents import DocumentOptions, Documents, Kept
-from costopt.errors import require
-
-require("llama_index.core", "llamaindex")
-
-from llama_index.core.bridge.pydantic import Field, PrivateAttr  # noqa: E402
-from llama_index.core.postprocessor.types import BaseNodePostprocessor  # noqa: E402
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle  # noqa: E402
 
 __all__ = ["CompressorPostprocessor"]
 
@@ -40,7 +37,9 @@ class CompressorPostprocessor(BaseNodePostprocessor):
         embedder: Tells what is near a query; `costopt.default_embedder()` if None.
         protect: What is not taken apart, as `costopt.compression.Compressor` has it.
         backend: Drops tokens instead of sentences, e.g. a `costopt.compression.LLMLingua2`.
-        core: A `costopt.compression.Compressor` to use instead of making one from the four options before.
+        told: Called with the tokens before and after, each time, e.g. a `costopt.audit.LeftOut`, which writes them
+            into a ledger.
+        core: A `costopt.compression.Compressor` to use instead of making one from model, embedder, protect and backend.
 
     Raises:
         ConfigError: If an option is out of range; the message says what would be right.

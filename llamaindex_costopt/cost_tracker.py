@@ -17,6 +17,7 @@ from llama_index_instrumentation.span import BaseSpan
 from llama_index_instrumentation.span_handlers import BaseSpanHandler
 from pydantic import PrivateAttr
 
+from costopt.audit.about_call import about_call
 from costopt.audit.ledger import Ledger
 from costopt.audit.recorder import Call, Recorder
 from costopt.audit.totals import Totals
@@ -29,7 +30,6 @@ __all__ = ["CostTracker"]
 _log = logging.getLogger("costopt.audit")
 
 _MOST_OPEN = 50_000
-_SESSIONS = ("session_id", "conversation_id", "thread_id")
 
 
 @dataclass(slots=True)
@@ -152,8 +152,7 @@ class CostTracker(BaseEventHandler):
     def _begin(self, span: str, event: Any) -> None:
         said, tags = event.model_dict, event.tags
         messages = as_dicts(event)
-        own, route = tags.get("costopt_tags") or (), tags.get("costopt_route") or {}
-        session = next((tags[name] for name in _SESSIONS if tags.get(name)), None)
+        route = tags.get("costopt_route") or {}
         call = Call(
             id=event.id_,
             model=str(said.get("model") or said.get("model_name") or ""),
@@ -162,13 +161,10 @@ class CostTracker(BaseEventHandler):
             tools=event.additional_kwargs.get("tools") or (),
             params=params_of(said, event.additional_kwargs),
             request_id=str(route.get("id") or ""),
-            batch=None if tags.get("costopt_batch") is None else str(tags["costopt_batch"]),
-            session=None if session is None else str(session),
-            tenant=None if tags.get("costopt_tenant") is None else str(tags["costopt_tenant"]),
-            tags=tuple(map(str, [own] if isinstance(own, str) else own)),
             route=route.get("tier"),
             route_why=route.get("why"),
             default_model=route.get("default"),
+            **about_call(tags),
         )
         with self._lock:
             if span in self._open:  # one function that is told of twice

@@ -106,7 +106,8 @@ class WrapperLLM(FunctionCallingLLM):
 
     def to_payload(self) -> dict[str, Any]:
         """What events say of the model: the wrapped one's."""
-        payload: dict[str, Any] = self.llm.to_payload()
+        told = getattr(self.llm, "to_payload", None)  # from llama-index-core 0.14.23 on
+        payload: dict[str, Any] = without_secrets(self.llm.to_dict()) if told is None else told()
         return payload
 
     @field_serializer("llm")

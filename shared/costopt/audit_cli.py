@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from costopt.errors import ConfigError
+from costopt import cli_parts
 
 if TYPE_CHECKING:
     from costopt.audit.report import CostReport
@@ -83,7 +83,7 @@ def audit_log(
             router=_router(router),
             embedder=embedder,
             judge=judge,
-            prices=_prices(price or []),
+            prices=cli_parts.prices(price or []),
             cheaper=cheaper or [],
             gpu=None if gpu is None else read_gpu_samples(gpu),
             ttl_s=ttl * 3_600,
@@ -97,13 +97,13 @@ def _deliver(report: CostReport, html: Path | None, json_file: str | None) -> No
     if html is not None:
         from costopt.audit.report_html import html_report
 
-        _write(html, html_report(report))
+        _write(html, html_report(report), "--html")
     if json_file is not None:
         written = json.dumps(report.as_dict(), indent=2, default=str) + "\n"
         if json_file == "-":
             sys.stdout.write(written)
             return
-        _write(Path(json_file), written)
+        _write(Path(json_file), written, "--json")
     from costopt.audit.report_text import print_report
 
     print_report(report, out)
@@ -135,26 +135,8 @@ def _router(path: Path | None) -> Any:
     return load_router(path, default_model())
 
 
-def _prices(given: list[str]) -> dict[str, Any]:
-    from costopt.pricing import Price
-
-    found = {}
-    for each in given:
-        model, _, amounts = each.rpartition("=")
-        rates = amounts.split("/")
-        if not model or len(rates) != 2:
-            raise ConfigError(
-                f"--price {each!r}: give MODEL=INPUT/OUTPUT in dollars per million tokens, e.g. my-model=0.5/1.5"
-            )
-        found[model] = Price(*rates)
-    return found
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror or error}): give another file") from error
+def _write(path: Path, text: str, option: str) -> None:
+    cli_parts.write_text(path, text, option)
     err.print(f"written to {path}", markup=False)
 
 

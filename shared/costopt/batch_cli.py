@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
+from costopt.cli_parts import print_json
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def submit(
         job = runner.submit(rows, salt=salt)
     if as_json:
         about = {"job": job.id, "rows": job.rows, "distinct": job.distinct, "answered": job.answered}
-        _print_json(about | {"journal": str(runner.journal.path)})
+        print_json(about | {"journal": str(runner.journal.path)})
         return
     out.print(job.id, markup=False)
     sent = job.distinct - job.answered
@@ -80,7 +81,7 @@ def status(
     with _runner_of(job, journal) as runner:
         found = runner.status(job)
     if as_json:
-        _print_json(_facts(found))
+        print_json(_facts(found))
     else:
         out.print(str(found), markup=False)
         for batch in found.batches:
@@ -97,7 +98,7 @@ def _list_jobs(journal: Path | None, as_json: bool) -> None:
         for name, provider, size, created in jobs
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(row["states"].items()))
@@ -139,7 +140,7 @@ def cancel(job: JobName, journal: JournalFile = None, as_json: AsJson = False) -
     with _runner_of(job, journal) as runner:
         found = runner.cancel(job)
     if as_json:
-        _print_json(_facts(found))
+        print_json(_facts(found))
     else:
         out.print(str(found), markup=False)
 
@@ -276,7 +277,3 @@ def _line(item: BatchItem) -> dict[str, Any]:
 def _facts(found: BatchStatus) -> dict[str, Any]:
     names = ("job", "rows", "pending", "sent", "done", "failed", "cancelled", "batches", "finished")
     return {name: getattr(found, name) for name in names}
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -15,9 +15,11 @@ from rich.table import Table
 
 from costopt.audit_cli import audit_log
 from costopt.batch_cli import batch_app
+from costopt.cli_parts import print_json, write_text
 from costopt.compression_cli import compress
 from costopt.errors import ConfigError, CostOptError, require
 from costopt.local_cli import local_app, plan
+from costopt.optimizer_cli import init, report
 from costopt.routing_cli import router_app
 
 __all__ = ["main"]
@@ -36,6 +38,8 @@ app.add_typer(local_app, name="local")
 app.command()(plan)
 app.add_typer(batch_app, name="batch")
 app.command("audit")(audit_log)
+app.command()(init)
+app.command()(report)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -71,7 +75,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     checks = examine()
     if as_json:
-        _print_json([check.as_dict() for check in checks])
+        print_json([check.as_dict() for check in checks])
     else:
         for check in checks:
             mark, colour = {"ok": ("ok  ", "green"), "off": ("-   ", "dim"), "bad": ("BAD ", "red")}[check.state]
@@ -105,7 +109,7 @@ def stats(redis: Redis = None, path: CacheFile = None, as_json: AsJson = False) 
         "unpriced_hits": totals.get("unpriced", 0),
     }
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
@@ -160,7 +164,7 @@ def evaluate(
     with err.status("embedding and judging"):
         found = measure(_pairs(pairs), default_embedder(), judge, min_similarity=min_similarity)
     if as_json:
-        _print_json({"max_error": getattr(judge, "max_error", None), "guards": guards, **found.as_dict()})
+        print_json({"max_error": getattr(judge, "max_error", None), "guards": guards, **found.as_dict()})
         return
     out.print(f"{found.pairs:,} pairs, {found.same:,} of them want the same answer")
     out.print(f"served     {found.served:,} ({found.hit_rate:.1%}), {found.exact:,} of them the same text")
@@ -191,12 +195,9 @@ def tune(
 
     with err.status("embedding and judging"):
         found = fit(_pairs(pairs), default_embedder(), CrossEncoderJudge(guards=guards), max_error)
-    try:
-        out_file.write_text(found.policy.as_json(), "utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out_file} cannot be written ({error}): give another --out") from error
+    write_text(out_file, found.policy.as_json(), "--out")
     if as_json:
-        _print_json({**found.as_dict(), "out": str(out_file)})
+        print_json({**found.as_dict(), "out": str(out_file)})
         return
     out.print(f"{found.pairs:,} pairs, {found.judged:,} of which the judge was asked about; five folds:")
     for name, share, bounds in (
@@ -268,10 +269,6 @@ def _shown(name: str, value: Any) -> str:
     if name == "saved_usd":
         return f"${value:,.4f}"
     return f"{value:.1%}" if name == "hit_rate" else f"{value:,}"
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def main() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from costopt.cli_parts import print_json
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def plan(
         free=None if free is None else _gibibytes(free),
     )
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         out.print(found.explain(), markup=False)
     if not found.fits:
@@ -113,7 +112,7 @@ def run(
     finally:
         engine.close()
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         _say(report)
     if report.failed:
@@ -172,7 +171,3 @@ def _gibibytes(text: str) -> int:
     except ValueError:
         raise ConfigError(f"--free {text!r}: give a number of GiB, e.g. 24") from None
     return int(size * 2**30)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

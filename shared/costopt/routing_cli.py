@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from costopt import cli_parts
+from costopt.cli_parts import print_json, write_text
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def train(
     training.router.save(out_file)
     facts = _trained(training, chosen, read)
     if as_json:
-        _print_json({**facts, "out": str(out_file)})
+        print_json({**facts, "out": str(out_file)})
         return
     _say_trained(training, chosen, read, facts)
     if training.router.mode != "off":
@@ -139,9 +140,9 @@ def evaluate(
     if plot is not None:
         from costopt.routing.plot import svg
 
-        _write(plot, svg(found))
+        write_text(plot, svg(found), "--plot")
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
         return
     (cheap, low), (strong, high) = found.cheap, found.strong
     out.print(f"{found.prompts:,} prompts; {cheap} scores {low:.3f}, {strong} {high:.3f}", markup=False)
@@ -203,7 +204,7 @@ def calibrate(
     from costopt.routing.calibrate import calibrate_router, request_costs
     from costopt.routing.outcomes import read_prompts
 
-    policy, prices = _policy(strong_share, dollars, quality), _prices(price or [])
+    policy, prices = _policy(strong_share, dollars, quality), cli_parts.prices(price or [])
     router, embedder = _loaded(router_file)
     texts, answers = read_prompts(prompts)
     costs = request_costs(texts, router.tiers, prices, output_tokens)
@@ -212,7 +213,7 @@ def calibrate(
     found = calibrate_router(router, policy, texts, vectors, costs, [each.get(router.tiers[0]) for each in answers])
     found.router.save(router_file)
     if as_json:
-        _print_json({**found.as_dict(), "router": str(router_file)})
+        print_json({**found.as_dict(), "router": str(router_file)})
         return
     _say_calibrated(found, router_file)
 
@@ -292,41 +293,8 @@ def _policy(strong_share: float | None, dollars: str | None, quality: float | No
         return StrongShare(strong_share)
     if quality is not None:
         return QualityFloor(quality)
-    return DollarsPer1000(_money(dollars or "", "--dollars"))
-
-
-def _prices(given: Sequence[str]) -> dict[str, Any]:
-    from costopt.pricing import Price
-
-    found = {}
-    for each in given:
-        model, _, amounts = each.rpartition("=")
-        rates = amounts.split("/")
-        if not model or len(rates) != 2:
-            raise ConfigError(
-                f"--price {each!r}: give MODEL=INPUT/OUTPUT in dollars per million tokens, e.g. my-model=0.5/1.5"
-            )
-        found[model] = Price(*(_money(rate, "--price") for rate in rates))
-    return found
-
-
-def _money(text: str, option: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise ConfigError(f"{option} {text!r} is no amount of dollars: give e.g. 2.50") from None
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error}): give another --plot") from error
+    return DollarsPer1000(cli_parts.dollars(dollars or "", "--dollars"))
 
 
 def _between(interval: Sequence[float] | None) -> str:
     return "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,15 @@ class Schema:
 
     Attributes:
         version: Grows with each change of the tables; kept in the file.
-        sql: Makes them, in an empty file or in one of an earlier version.
+        sql: Makes them, in an empty file or in one of an earlier version; no ";" in it but at the ends of statements.
         owner: Whose file it is, for messages, e.g. "LocalStore".
+        upgrade: Called before `sql`, in the same transaction, with a file of an earlier version and that version.
     """
 
     version: int
     sql: str
     owner: str
+    upgrade: Callable[[sqlite3.Connection, int], None] | None = None
 
 
 class Connection:
@@ -104,6 +107,7 @@ def _connect(path: Path, schema: Schema, busy_ms: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
+        _check_owner(db, path, schema, version)
         if version > schema.version:
             raise ConfigError(
                 f"{path} was written by a newer costopt (schema {version}, this one knows {schema.version}): "
@@ -113,11 +117,36 @@ def _connect(path: Path, schema: Schema, busy_ms: int) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
         if version < schema.version:
-            db.executescript(f"BEGIN IMMEDIATE;{schema.sql}PRAGMA user_version = {schema.version};COMMIT;")
+            _make(db, schema)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _check_owner(db: sqlite3.Connection, path: Path, schema: Schema, version: int) -> None:
+    """Raise unless the file is empty or has our tables: those of somebody else are not to be written to."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    ours = re.search(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", schema.sql)
+    if (version or tables) and ours is not None and ours[1] not in tables:
+        raise ConfigError(f"{path} is an SQLite file of something else: give {schema.owner} another path")
+
+
+def _make(db: sqlite3.Connection, schema: Schema) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]  # again: another process may have been first
+        if version < schema.version:
+            if version and schema.upgrade is not None:
+                schema.upgrade(db, version)
+            for statement in schema.sql.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {schema.version}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
@@ -151,6 +180,8 @@ def errors(path: Path) -> Iterator[None]:
             raise StoreTimeoutError(f"{path} is locked by another process: {error}") from error
         raise StoreError(f"{path} cannot be used: {error}") from error
     except sqlite3.Error as error:
-        raise StoreError(f"{path} is damaged ({error}): remove it, it will be made anew") from error
+        raise StoreError(
+            f"{path} is damaged, or none of ours ({error}): remove it, it will be made anew, or give another path"
+        ) from error
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error}") from error

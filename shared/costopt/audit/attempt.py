@@ -64,7 +64,10 @@ class Attempt:
         avoided_cost: What those would have cost, in US dollars.
         route: The tier that a router chose; None if no router was asked.
         route_why: Why it did.
-        baseline_cost: What the same tokens cost at the router's default tier.
+        baseline_cost: What the same tokens cost at the router's default tier; 0 if another attempt gave the answer.
+        trimmed_tokens: Input tokens that compression of the chat left out; None: none.
+        trimmed_cost: What those would have cost.
+        list_cost: Of a call in a batch: what it would have cost by itself.
         batch: The provider's batch that it went through; None: a single call.
         service_tier: The service that the provider says it gave, e.g. "flex"; None if it did not say.
         streamed: Whether the answer was streamed.
@@ -107,6 +110,9 @@ class Attempt:
     route: str | None = None
     route_why: str | None = None
     baseline_cost: Decimal | None = None
+    trimmed_tokens: int | None = None
+    trimmed_cost: Decimal | None = None
+    list_cost: Decimal | None = None
     batch: str | None = None
     service_tier: str | None = None
     streamed: bool = False
@@ -127,7 +133,7 @@ class Attempt:
             raise ConfigError(
                 f"status={self.status!r}, cache={self.cache!r}: give one of {_STATUSES}, and one of {_OUTCOMES} or None"
             )
-        amounts = (self.cost, self.avoided_cost, self.baseline_cost)
+        amounts = (self.cost, self.avoided_cost, self.baseline_cost, self.trimmed_cost, self.list_cost)
         # One that is no number would make every sum that it is in unknown.
         if not (isinstance(self.started, float | int) and isfinite(self.started) and all(map(_is_amount, amounts))):
             raise ConfigError(

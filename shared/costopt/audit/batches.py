@@ -49,8 +49,8 @@ def _answered(item: BatchItem, job: str, provider: str, now: float) -> Attempt:
     if item.source == "batch":
         source = "" if item.cost is None else "batch"
         return Attempt(
-            model, provider, now, usage=item.usage, cost=item.cost, cost_source=source, batch=item.batch or job,
-            id=f"{item.batch}-{item.key}",
+            model, provider, now, usage=item.usage, cost=item.cost, cost_source=source, list_cost=item.list_cost,
+            batch=item.batch or job, id=f"{item.batch}-{item.key}",
         )  # fmt: skip
     return Attempt(
         model, provider, now, cost=Decimal(0), cost_source="cache", cache="exact", avoided_usage=item.usage,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import math
 import os
 import sqlite3
 import weakref
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from costopt.audit.attempt import Attempt
-from costopt.audit.ledger_queue import Fill, WriteQueue
-from costopt.audit.ledger_sql import SCHEMA, SELECT, attempt_of, insert, make_room
-from costopt.audit.totals import DAY_S, SUMMED, Totals, summed, totals_of
+from costopt.audit.ledger_queue import Fill, Row, WriteQueue
+from costopt.audit.ledger_sql import SCHEMA, SELECT, attempt_of, insert, make_room, saved
+from costopt.audit.levers import Note, Saving
+from costopt.audit.totals import DAY_S, SUMMED, Totals, broken_days, summed, totals_of, whole_days
 from costopt.errors import ConfigError
 from costopt.forks import fork_aware
 from costopt.sqlite import Connection, errors, transaction
@@ -32,7 +32,6 @@ _MAX_WAITING = 20_000
 _MAX_WAITING_CHARS = 64 * 1024 * 1024
 _BUSY_MS = 500  # of the writing thread, which nobody waits for
 _FOREVER = float("inf")
-_FAR = 1 << 40  # days
 
 By = Literal["model", "provider", "tenant", "day"]
 
@@ -135,10 +134,17 @@ class Ledger:
             fill: Called in the writing thread to complete it, e.g. with the hash of a prompt; if it fails, the attempt
                 is kept as it is.
         """
+        self._put(attempt, fill)
+
+    def note(self, note: Note, fill: Fill | None = None) -> None:
+        """Keep a saving that is no attempt's, in the sums of its day; as `record` does, and as little felt."""
+        self._put(note, fill)
+
+    def _put(self, row: Row, fill: Fill | None) -> None:
         try:
-            self._queue.put(attempt, fill)
+            self._queue.put(row, fill)
         except Exception as error:
-            self._queue.refuse(f"an attempt could not be recorded: {error!r}")
+            self._queue.refuse(f"a row could not be recorded: {error!r}")
 
     def record_all(self, attempts: Iterable[Attempt]) -> None:
         """Keep these, and return when they are in the file: for commands and jobs, not for model calls.
@@ -258,6 +264,20 @@ class Ledger:
         last = None if until is None else -(-until // DAY_S) * DAY_S
         return self._days(first, last, None, None, by=key)
 
+    def savings(self, since: float | None = None) -> dict[str, Saving]:
+        """What each lever saved, over whole UTC days from the one that holds `since`; "again": further attempts.
+
+        `costopt.audit.savings` makes a report of it.
+
+        Raises:
+            StoreError: If the file cannot be read.
+        """
+        self._queue.flush(_READ_S)
+        first, _ = whole_days(None if since is None else since // DAY_S * DAY_S, None)
+        return saved(
+            self._read("SELECT lever, requests, tokens, dollars, unknown FROM savings WHERE day >= ?", (first,))
+        )
+
     def stats(self) -> LedgerStats:
         """How much is in the file, and what could not be kept.
 
@@ -282,9 +302,10 @@ class Ledger:
             return attempt
         return replace(attempt, prompt=None, answer=None, tools=None)
 
-    def _written(self, attempts: Sequence[Attempt]) -> None:
+    def _written(self, rows: Sequence[Row]) -> None:
+        attempts = [self._bare(row) for row in rows if isinstance(row, Attempt)]
         with self._transaction() as db:
-            refused = insert(db, [self._bare(attempt) for attempt in attempts])
+            refused = insert(db, attempts, [row for row in rows if isinstance(row, Note)])
             more = make_room(db, self._max_rows, self._max_bytes)
         self.writes += 1
         while more:  # in steps, so that other processes may write in between
@@ -293,7 +314,8 @@ class Ledger:
         for attempt in refused:
             self._queue.refuse(f"a row of model {attempt.model!r} cannot be kept")
 
-    def _told(self, attempts: Sequence[Attempt]) -> None:
+    def _told(self, rows: Sequence[Row]) -> None:
+        attempts = [row for row in rows if isinstance(row, Attempt)]
         for listener in self._listeners:
             with suppress(Exception):
                 listener(attempts)
@@ -315,7 +337,7 @@ class Ledger:
     ) -> dict[str, Totals]:
         """Totals of the whole days in [since, until)."""
         self._queue.flush(_READ_S)
-        first, last = _whole_days(since, until)
+        first, last = whole_days(since, until)
         label = "date(day * 86400, 'unixepoch')" if by == "day" else by
         rows = self._read(
             f"SELECT {label}, {', '.join(SUMMED)} FROM days WHERE day >= ? AND day < ? AND (?3 IS NULL OR tenant = ?3) "
@@ -330,7 +352,7 @@ class Ledger:
     def _edges(self, since: float | None, until: float | None, tenant: str | None, routed: bool | None) -> Totals:
         """Totals of what is in [since, until), but in none of its whole days."""
         found = Totals()
-        for start, end in _broken_days(since, until):
+        for start, end in broken_days(since, until):
             found += summed(
                 attempt
                 for attempt in self.attempts(start, end)
@@ -350,23 +372,6 @@ def default_ledger_path() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("costopt") / "ledger.db"
-
-
-def _whole_days(since: float | None, until: float | None) -> tuple[int, int]:
-    """The first whole UTC day in [since, until), and the one after the last."""
-    first = -_FAR if since is None else math.ceil(since / DAY_S)
-    return first, max(first, _FAR if until is None else math.floor(until / DAY_S))
-
-
-def _broken_days(since: float | None, until: float | None) -> Iterator[tuple[float, float]]:
-    """What is left of [since, until) beside its whole days."""
-    first, last = _whole_days(since, until)
-    if since is not None:
-        end = first * DAY_S if until is None else min(until, first * DAY_S)
-        if since < end:
-            yield since, end
-    if until is not None and last * DAY_S < until and (since is None or first * DAY_S <= until):
-        yield last * DAY_S, until
 
 
 def _close_at_exit(ledger: Ledger) -> None:

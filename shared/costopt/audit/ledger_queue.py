@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from costopt.audit.attempt import Attempt
+from costopt.audit.levers import Note
 from costopt.errors import CostOptError, StoreTimeoutError
 
-__all__ = ["Fill", "WriteQueue"]
+__all__ = ["Fill", "Row", "WriteQueue"]
 
 _log = logging.getLogger("costopt.audit")
 
@@ -23,7 +25,8 @@ _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 _ZERO = Decimal(0)
 
-Fill = Callable[[Attempt], Attempt]
+Row = Attempt | Note
+Fill = Callable[[Any], Row]
 
 
 class WriteQueue:
@@ -38,8 +41,8 @@ class WriteQueue:
 
     def __init__(
         self,
-        write: Callable[[Sequence[Attempt]], None],
-        written: Callable[[Sequence[Attempt]], None],
+        write: Callable[[Sequence[Row]], None],
+        written: Callable[[Sequence[Row]], None],
         *,
         max_waiting: int,
         max_waiting_chars: int,
@@ -49,8 +52,8 @@ class WriteQueue:
         self._max_waiting = max_waiting
         self._max_chars = max_waiting_chars
         self._changed = threading.Condition(threading.Lock())
-        self._raw: deque[tuple[Attempt, Fill]] = deque()  # whose prompts are still to be hashed
-        self._ready: deque[Attempt] = deque()
+        self._raw: deque[tuple[Row, Fill]] = deque()  # whose prompts are still to be hashed
+        self._ready: deque[Row] = deque()
         self._chars = 0
         # How many were ever taken in; of those: how many are completed, how many written or given up.
         self._put = self._filled = self._done = 0
@@ -72,11 +75,11 @@ class WriteQueue:
         """Dollars of what is not written yet; a router's calls are counted by its budget."""
         return self._cost
 
-    def put(self, attempt: Attempt, fill: Fill | None = None) -> bool:
+    def put(self, attempt: Row, fill: Fill | None = None) -> bool:
         """Take one in; False if there is no room.
 
         Args:
-            attempt: The attempt.
+            attempt: The attempt, or a note of a saving.
             fill: Completes it, in the writing thread.
         """
         cost = _cost(attempt)
@@ -186,7 +189,7 @@ class WriteQueue:
                 if not self._raw:
                     self._changed.notify_all()
 
-    def _written(self, batch: Sequence[Attempt]) -> None:
+    def _written(self, batch: Sequence[Row]) -> None:
         with self._changed:
             for attempt in batch:
                 self._ready.popleft()
@@ -195,7 +198,7 @@ class WriteQueue:
             self._told.clear()
             self._changed.notify_all()
 
-    def _gone(self, attempt: Attempt) -> None:
+    def _gone(self, attempt: Row) -> None:
         self._done += 1
         self._cost -= _cost(attempt)
 
@@ -214,13 +217,15 @@ class WriteQueue:
             _log.warning("costopt: the ledger steps aside: %s", what)
 
 
-def _as_it_is(attempt: Attempt) -> Attempt:
-    return attempt
+def _as_it_is(row: Row) -> Row:
+    return row
 
 
-def _cost(attempt: Attempt) -> Decimal:
-    return attempt.cost if attempt.cost is not None and attempt.route is None else _ZERO
+def _cost(row: Row) -> Decimal:
+    return _ZERO if isinstance(row, Note) or row.cost is None or row.route is not None else row.cost
 
 
-def _chars(attempt: Attempt) -> int:
-    return len(attempt.prompt or "") + len(attempt.tools or "") + len(attempt.answer or "")
+def _chars(row: Row) -> int:
+    if isinstance(row, Note):
+        return 0
+    return len(row.prompt or "") + len(row.tools or "") + len(row.answer or "")

@@ -5,25 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
 from costopt.audit.attempt import Attempt, PromptShape
+from costopt.audit.levers import Note, Saving, SavingSums
 from costopt.audit.totals import SUMMED, Sums
 from costopt.pricing import Usage
 from costopt.sqlite import Schema
 
-__all__ = ["SCHEMA", "SELECT", "attempt_of", "insert", "make_room"]
+__all__ = ["SCHEMA", "SELECT", "attempt_of", "insert", "make_room", "saved", "selected"]
 
 _USAGE = tuple(field.name for field in fields(Usage))
 _SHAPE = tuple(field.name for field in fields(PromptShape))
 _PLAIN = tuple(
     "id request_id model provider started latency_s first_token_s status error cache route route_why batch "
-    "service_tier session tenant prompt_hash question_hash prompt tools answer cost_source".split()
+    "service_tier session tenant prompt_hash question_hash prompt tools answer cost_source trimmed_tokens".split()
 )
-_MONEY = ("cost", "avoided_cost", "baseline_cost")
+_MONEY = ("cost", "avoided_cost", "baseline_cost", "trimmed_cost", "list_cost")
+_SINCE_2 = ("trimmed_tokens", "trimmed_cost", "list_cost")
 _FLAGS = ("usage_estimated", "streamed")
 _PARTS = {
     "plain": _PLAIN,
@@ -48,11 +50,39 @@ _ROW_BYTES = 500
 _PRUNE_TO = 0.9
 _PRUNE_AT_ONCE = 5_000
 _DAYS_KEPT = 800
+_PAGE = 1_000
+_SAVING = tuple(field.name for field in fields(Saving))
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    """From version 1, which had no savings: those of caches and routers follow from its rows."""
+    for name in _SINCE_2:
+        db.execute(f"ALTER TABLE attempts ADD COLUMN {name} {_NOT_TEXT.get(name, 'TEXT')}")
+    for statement in _SAVINGS.split(";"):
+        db.execute(statement)
+    sums, last, seen = SavingSums(), -1, set()
+    telling = "(cache IS NOT NULL OR route IS NOT NULL OR request_id <> id)"
+    while rows := db.execute(f"{SELECT} WHERE seq > ? AND {telling} ORDER BY seq LIMIT {_PAGE}", (last,)).fetchall():
+        last = rows[-1][0]
+        for attempt in map(attempt_of, rows):
+            sums.add(attempt, again=attempt.request_id in seen)
+            seen.add(attempt.request_id)
+    _add_savings(db, sums)
+
+
+# Sums of days, as `days` is, of what levers saved; and the index by which a further attempt at a request is known.
+_SAVINGS = f"""
+CREATE TABLE IF NOT EXISTS savings (
+    day INTEGER NOT NULL, tenant TEXT NOT NULL, lever TEXT NOT NULL,
+    {", ".join(f"{name} {'TEXT' if name == 'dollars' else 'INTEGER'} NOT NULL" for name in _SAVING)},
+    PRIMARY KEY (day, tenant, lever)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attempts_request ON attempts (request_id) WHERE request_id <> id"""
 
 # `days` outlives the rows that it sums, so that a month's spending is known though its rows had to go.
 SCHEMA = Schema(
-    version=1,
+    version=2,
     owner="Ledger",
+    upgrade=_upgrade,
     sql=f"""
 CREATE TABLE IF NOT EXISTS attempts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL,
@@ -75,10 +105,11 @@ CREATE TABLE IF NOT EXISTS settled (
 CREATE TABLE IF NOT EXISTS alerts (
     account TEXT NOT NULL, period TEXT NOT NULL, share REAL NOT NULL, PRIMARY KEY (account, period, share)
     ) STRICT, WITHOUT ROWID;
-""",
+{_SAVINGS}""",
 )
 
 SELECT = f"SELECT seq, {', '.join(_COLUMNS)} FROM attempts"
+_AGAIN = "SELECT 1 FROM attempts WHERE request_id = ? AND request_id <> id LIMIT 1"
 _INSERT = f"INSERT OR IGNORE INTO attempts (size, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(_COLUMNS)})"
 
 Row = tuple[Any, ...]
@@ -115,15 +146,22 @@ def attempt_of(row: Sequence[Any]) -> Attempt:
     )
 
 
-def insert(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> list[Attempt]:
+def selected(db: sqlite3.Connection) -> str:
+    """`SELECT` for a file that may be of an earlier version, and is only read."""
+    there = {row[1] for row in db.execute("PRAGMA table_info(attempts)")}
+    return f"SELECT seq, {', '.join(name if name in there else 'NULL' for name in _COLUMNS)} FROM attempts"
+
+
+def insert(db: sqlite3.Connection, attempts: Iterable[Attempt], notes: Iterable[Note] = ()) -> list[Attempt]:
     """Add rows and what they sum up to, within a transaction; what is returned could not be kept as it is.
 
     One whose id is there already is passed over.
     """
-    sums, count, size, refused = Sums(), 0, 0, []
+    sums, saved, count, size, refused = Sums(), SavingSums(), 0, 0, []
     for attempt in attempts:
         try:
             row = _row_of(attempt)
+            again = attempt.request_id != attempt.id and bool(db.execute(_AGAIN, (attempt.request_id,)).fetchone())
             new = db.execute(_INSERT, row).rowcount == 1
         except (ValueError, OverflowError, TypeError, AttributeError, sqlite3.IntegrityError, sqlite3.InterfaceError,
                 sqlite3.ProgrammingError, sqlite3.DataError):  # fmt: skip
@@ -131,9 +169,13 @@ def insert(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> list[Attempt]
             continue
         if new:
             sums.add(attempt)
+            saved.add(attempt, again=again)
             count, size = count + 1, size + row[0]
+    for note in notes:
+        saved.note(note)
     for key, made in sums.items():
         _add_to_day(db, key, made)
+    _add_savings(db, saved)
     db.execute("UPDATE facts SET value = value + ? WHERE name = 'rows'", (count,))
     db.execute("UPDATE facts SET value = value + ? WHERE name = 'bytes'", (size,))
     return refused
@@ -155,7 +197,8 @@ def make_room(db: sqlite3.Connection, max_rows: int, max_bytes: int) -> bool:
     db.execute("DELETE FROM attempts WHERE seq <= ?", (last,))
     # The latest so many, not those since so long ago: a clock that was wrong once must not make all others old.
     latest = "SELECT DISTINCT day FROM days ORDER BY day DESC LIMIT 1 OFFSET ?"
-    db.execute(f"DELETE FROM days WHERE day < ({latest})", (_DAYS_KEPT - 1,))
+    for table in ("savings", "days"):  # in this order: the days say which are the latest
+        db.execute(f"DELETE FROM {table} WHERE day < ({latest})", (_DAYS_KEPT - 1,))
     changes = {"rows": -count, "bytes": -size, "pruned": count}
     db.executemany("UPDATE facts SET value = value + ? WHERE name = ?", [(by, name) for name, by in changes.items()])
     db.execute("UPDATE facts SET value = ? WHERE name = 'pruned_until'", (until,))
@@ -173,3 +216,29 @@ def _add_to_day(db: sqlite3.Connection, key: Row, made: dict[str, Any]) -> None:
     ]
     marks = ", ".join("?" * (len(key) + len(SUMMED)))
     db.execute(f"INSERT OR REPLACE INTO days VALUES ({marks})", (*key, *after))
+
+
+def _add_savings(db: sqlite3.Connection, sums: SavingSums) -> None:
+    for key, saving in sums.items():
+        where = f"SELECT {', '.join(_SAVING)} FROM savings WHERE day = ? AND tenant = ? AND lever = ?"
+        held = db.execute(where, key).fetchone()
+        whole = saving + _saving_of(held) if held else saving
+        marks = ", ".join("?" * (len(key) + len(_SAVING)))
+        db.execute(f"INSERT OR REPLACE INTO savings VALUES ({marks})", (*key, *_values(whole)))
+
+
+def saved(rows: Iterable[Row]) -> dict[str, Saving]:
+    """Sums by lever of rows of `savings`: the lever, then a `Saving`."""
+    found: dict[str, Saving] = {}
+    for lever, *values in rows:
+        found[lever] = found.get(lever, Saving()) + _saving_of(values)
+    return found
+
+
+def _saving_of(values: Sequence[Any]) -> Saving:
+    known: Mapping[str, Any] = dict(zip(_SAVING, values, strict=True))
+    return Saving(**{**known, "dollars": Decimal(known["dollars"])})
+
+
+def _values(saving: Saving) -> list[Any]:
+    return [str(saving.dollars) if name == "dollars" else getattr(saving, name) for name in _SAVING]

@@ -15,6 +15,7 @@ from costopt.audit.attempt import Attempt, CacheOutcome, Status
 from costopt.audit.charge import Charges
 from costopt.audit.fingerprint import fingerprint
 from costopt.audit.ledger import Ledger
+from costopt.audit.levers import compared
 from costopt.audit.otel import Spans
 from costopt.audit.totals import Totals, summed
 from costopt.forks import ForkLock
@@ -54,6 +55,7 @@ class Call:
         tags: The application's.
         route: The tier that a router chose, where this call is one attempt of it.
         route_why: Why it did.
+        trimmed_tokens: Of its messages: what compression left out.
         default_model: Whom everything would go to without a router; None if it may not be the answer that is given.
         streamed: Whether the answer is streamed.
         started: When, in seconds since 1970.
@@ -73,6 +75,7 @@ class Call:
     tags: tuple[str, ...] = ()
     route: str | None = None
     route_why: str | None = None
+    trimmed_tokens: int = 0
     default_model: str | None = None
     streamed: bool = False
     started: float = field(default_factory=time.time)
@@ -205,6 +208,7 @@ class Recorder:
             batch=call.batch,
             route=call.route,
             route_why=call.route_why,
+            trimmed_tokens=call.trimmed_tokens or None,
             service_tier=answer.service_tier,
             streamed=call.streamed,
             tags=tuple(dict.fromkeys((*self._tags, *call.tags))),
@@ -229,6 +233,7 @@ class Recorder:
             else:
                 # When it began and how long it took, the router does not say.
                 attempt = replace(attempt, model=str(told["tier"]), latency_s=None, first_token_s=None)
+                attempt = replace(attempt, baseline_cost=Decimal(0))
                 self._record(call, attempt, Answered(), estimate=False)
 
     def _record(self, call: Call, attempt: Attempt, answer: Answered, estimate: bool = True) -> None:
@@ -239,6 +244,7 @@ class Recorder:
             if estimate and attempt.cache is None:
                 attempt = _with_usage(attempt, messages, call.tools, text)
             attempt = self._priced(call, attempt)
+            attempt = compared(attempt, lambda usage, batch: self._charged(call, attempt, usage, batch)[0])
             with self._lock:
                 self._totals += summed([attempt])
             self._spans.emit(attempt, parent)
@@ -261,14 +267,16 @@ class Recorder:
             attempt = replace(attempt, baseline_cost=baseline)
         return replace(attempt, cost=cost, cost_source=source)
 
-    def _charged(self, call: Call, attempt: Attempt, usage: Usage) -> tuple[Decimal | None, str]:
+    def _charged(
+        self, call: Call, attempt: Attempt, usage: Usage, batch: bool | None = None
+    ) -> tuple[Decimal | None, str]:
         """(cost, source) by the name in the answer; if that has no price, by the name that was asked for."""
         for model in dict.fromkeys((attempt.model, call.model)):
             charge = self._charges.of(
                 model,
                 usage,
                 provider=attempt.provider,
-                batch=attempt.batch is not None,
+                batch=attempt.batch is not None if batch is None else batch,
                 when=attempt.started,
                 service_tier=attempt.service_tier,
             )

@@ -59,17 +59,17 @@ class LeverResult:
         name: One of `LEVERS`.
         low: US dollars that it would surely have saved.
         likely: The best guess.
-        high: What is possible.
+        high: What is possible; None if nothing bounds it.
         own_cost: What it would have cost by itself; taken off already.
         calls: How many calls it would have touched, in the likely case.
-        known: Whether the log and what was given besides tell; if not, `likely` is 0 and `high` a bound.
+        known: Whether the log and what was given besides tell; if not, `likely`, `own_cost` and `calls` are 0.
         quality: What it would have meant for the answers.
     """
 
     name: str
     low: Decimal
     likely: Decimal
-    high: Decimal
+    high: Decimal | None
     own_cost: Decimal
     calls: int
     known: bool
@@ -254,7 +254,8 @@ class Replay:
             lever,
             _usd(low),
             _usd(likely),
-            _usd(high),
+            # Without the pass over the questions nothing is known of the semantic tier, not even a bound.
+            _usd(high) if known or lever == "routing" else None,
             _usd(own),
             round(float(self._touched(lever, "likely").sum())),
             known,

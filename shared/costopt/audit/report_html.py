@@ -16,6 +16,7 @@ from costopt.audit.report import CostReport
 
 __all__ = ["html_report"]
 
+_UNKNOWN = '<td class="n">unknown</td>'
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -108,11 +109,11 @@ class _Page:
         rows = [
             [
                 self._cell(f"levers.{i}.name", "plain"),
-                self._cell(f"levers.{i}.likely", "usd") if lever["known"] else '<td class="n">unknown</td>',
+                self._cell(f"levers.{i}.likely", "usd") if lever["known"] else _UNKNOWN,
                 self._cell(f"levers.{i}.low", "usd"),
-                self._cell(f"levers.{i}.high", "usd"),
-                self._cell(f"levers.{i}.own_cost", "usd"),
-                self._cell(f"levers.{i}.calls", "count"),
+                _UNKNOWN if lever["high"] is None else self._cell(f"levers.{i}.high", "usd"),
+                self._cell(f"levers.{i}.own_cost", "usd") if lever["known"] else _UNKNOWN,
+                self._cell(f"levers.{i}.calls", "count") if lever["known"] else _UNKNOWN,
             ]
             for i, lever in enumerate(self.report["levers"])
         ]

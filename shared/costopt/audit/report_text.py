@@ -13,6 +13,8 @@ from costopt.audit.report import CostReport
 
 __all__ = ["print_report"]
 
+_UNKNOWN = "unknown"
+
 
 def print_report(report: CostReport, out: Console) -> None:
     """Print it.
@@ -105,12 +107,13 @@ def _levers(data: dict[str, Any]) -> Table:
     for name in ("saves", "at least", "at most", "own cost", "calls"):
         table.add_column(name, justify="right")
     for lever in data["levers"]:
+        known = bool(lever["known"])
         table.add_row(
             lever["name"],
-            usd(lever["likely"]) if lever["known"] else "unknown",
+            usd(lever["likely"]) if known else _UNKNOWN,
             usd(lever["low"]),
-            usd(lever["high"]),
-            usd(lever["own_cost"]),
-            count(lever["calls"]),
+            _UNKNOWN if lever["high"] is None else usd(lever["high"]),
+            usd(lever["own_cost"]) if known else _UNKNOWN,
+            count(lever["calls"]) if known else _UNKNOWN,
         )
     return table

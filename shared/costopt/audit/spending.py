@@ -94,6 +94,7 @@ class SpendingLimit:
         self.dollars = _amount(dollars)
         if period not in ("day", "month"):
             raise ConfigError(f"period={period!r}: give 'day' or 'month'")
+        self.ledger = ledger
         self.period = period
         self.hard = hard
         self.account = account or (f"{period} of {tenant}" if tenant else period)

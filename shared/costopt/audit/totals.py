@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -9,10 +10,11 @@ from typing import Any
 
 from costopt.audit.attempt import Attempt
 
-__all__ = ["DAY_S", "SUMMED", "Sums", "Totals", "summed", "totals_of"]
+__all__ = ["DAY_S", "SUMMED", "Sums", "Totals", "broken_days", "summed", "totals_of", "whole_days"]
 
 DAY_S = 86_400.0
 _ZERO = Decimal(0)
+_FAR = 1 << 40  # days
 
 SUMMED = tuple(
     "attempts failed cache_hits batched estimated unpriced input_tokens output_tokens cached_tokens cache_write_tokens "
@@ -130,3 +132,20 @@ def _counted(attempt: Attempt) -> Iterator[tuple[str, Any]]:
         yield "cost", attempt.cost
     if attempt.avoided_cost is not None:
         yield "avoided_cost", attempt.avoided_cost
+
+
+def whole_days(since: float | None, until: float | None) -> tuple[int, int]:
+    """The first whole UTC day in [since, until), and the one after the last."""
+    first = -_FAR if since is None else math.ceil(since / DAY_S)
+    return first, max(first, _FAR if until is None else math.floor(until / DAY_S))
+
+
+def broken_days(since: float | None, until: float | None) -> Iterator[tuple[float, float]]:
+    """What is left of [since, until) beside its whole days."""
+    first, last = whole_days(since, until)
+    if since is not None:
+        end = first * DAY_S if until is None else min(until, first * DAY_S)
+        if since < end:
+            yield since, end
+    if until is not None and last * DAY_S < until and (since is None or first * DAY_S <= until):
+        yield last * DAY_S, until

@@ -89,7 +89,7 @@ class Features:
     passages: frozenset[int]  # hashes of all runs of `PASSAGE_WORDS` words
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)  # 5 kB each
 def features(text: str) -> Features:
     """All that the guards look at in one text."""
     if not text.isascii():

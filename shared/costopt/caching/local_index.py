@@ -216,6 +216,8 @@ class LocalIndex:
             self._seen_seq = rows[-1][0]
             if self._unsaved >= _SAVE_EVERY:
                 self.save()
+            if len(rows) < _CHUNK:
+                return
 
     def _add(self, rows: list[tuple[int, str, bytes]]) -> None:
         vectors = np.stack([np.frombuffer(blob, dtype=np.float16) for _, _, blob in rows]).astype(np.float32)

@@ -142,9 +142,9 @@ class LocalStore:
                 ),
             )  # fmt: skip
             seq = cursor.lastrowid
-            db.executemany(
-                "INSERT OR IGNORE INTO tags VALUES (?, ?)", ((seq, digest("tag", tag)) for tag in entry.tags)
-            )
+            if entry.tags:
+                tags = [(seq, digest("tag", tag)) for tag in entry.tags]
+                db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
             db.execute("UPDATE sums SET value = value + ? WHERE name = 'bytes'", (size,))
             db.execute("DELETE FROM leases WHERE key = ?", (entry.key,))
             self._make_room(db, now)
@@ -154,12 +154,12 @@ class LocalStore:
         """Take, or keep, the lease on a question."""
         now = time.time()
         with self._write() as db:
-            db.execute(
+            cursor = db.execute(
                 "INSERT INTO leases VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
                 "expires = excluded.expires WHERE owner = excluded.owner OR expires < ?",
                 (request.key, owner, now + seconds, now),
             )
-            return bool(db.execute("SELECT changes()").fetchone()[0])
+            return cursor.rowcount > 0
 
     def release(self, request: CacheRequest, owner: str) -> None:
         """Give the lease on a question back."""

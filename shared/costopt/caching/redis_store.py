@@ -32,6 +32,7 @@ from costopt.caching.redis_replies import (
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
 from costopt.caching.vector import SALT_DIMENSIONS, salted
+from costopt.embedding import DEFAULT_SPACE
 from costopt.errors import ConfigError, StoreError, require
 from costopt.forks import fork_aware
 
@@ -91,8 +92,7 @@ class RedisStore:
         self._namespace = namespace
         self._create_index = create_index
         self._timeout = timeout
-        self._dimension = 0
-        self._space = ""
+        self.bind(*DEFAULT_SPACE)  # so that whoever deploys can make the index without a cache
         self._created_at: dict[str, float] = {}
         self._create_lock = threading.Lock()
         fork_aware(self)

@@ -14,20 +14,18 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from costopt.errors import ConfigError
+from costopt.prompts import Split, parted
 
-__all__ = ["CacheRequest", "Message", "Split", "build_request", "digest", "normalise"]
+__all__ = ["CacheRequest", "Message", "build_request", "digest", "normalise"]
 
 Message = Mapping[str, Any]
 """One turn: ``role`` ("system", "user", "assistant", "tool"), ``content`` (a string or a list of blocks), and,
 where present, ``name``, ``tool_calls`` (``{"id", "name", "args"}``), ``tool_call_id`` and ``extra``."""
-
-Split = str | Callable[[str], tuple[str, str]]
-"""How to part a prompt into (context, question): a marker that stands before the question, or a function."""
 
 # Bumped when the same call would get another key; entries under the old one are then simply not found.
 _KEY_VERSION = 1
@@ -107,7 +105,7 @@ def build_request(
         if i == last:
             text, rest = _loose(message.get("content"))
             if text is not None and split is not None:
-                context, text = _apply(split, text)
+                context, text = parted(split, text)
                 context, text = normalise(context), normalise(text) or None
             message = {**message, "content": rest if text is not None else message.get("content")}
         turns.append(_turn(message, ids))
@@ -141,13 +139,6 @@ def digest(*parts: Any) -> str:
     # ASCII escapes: lone surrogates, which no UTF-8 encoder takes, stay distinct and legal.
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.blake2b(canonical.encode("ascii"), digest_size=20).hexdigest()
-
-
-def _apply(split: Split, text: str) -> tuple[str, str]:
-    if not isinstance(split, str):
-        return split(text)
-    context, marker, question = text.rpartition(split)
-    return (context, question) if marker else ("", text)
 
 
 def _loose(content: Any) -> tuple[str | None, list[Any]]:

@@ -159,7 +159,7 @@ class Tally:
             sums = {name: self._counts[name] for name in _TOTALS}
             sums["saved_nanousd"] = int(self._saved_usd * 1_000_000_000)
             new = {name: value - self._written[name] for name, value in sums.items()}
-            self._written.update(sums)
+            self._written.update(new)  # a Counter's update adds
             return {name: value for name, value in new.items() if value}
 
     def put_back(self, totals: Mapping[str, int]) -> None:

@@ -15,12 +15,13 @@ from costopt.caching.flows import CacheFlows
 from costopt.caching.judge import Judge, PairModel, SimilarityJudge, as_judge
 from costopt.caching.online import Evidence, encode_evidence
 from costopt.caching.policy import Policy
-from costopt.caching.request import CacheRequest, Message, Split, build_request, digest
+from costopt.caching.request import CacheRequest, Message, build_request, digest
 from costopt.caching.results import CacheHit, CacheStats
 from costopt.caching.steps import adrive, drive
 from costopt.caching.store import Selector, Store, StoreSize
 from costopt.embedding import DEFAULT_SPACE, Embedder, SharedEmbedder, default_embedder
 from costopt.errors import ConfigError
+from costopt.prompts import Split, checked_split
 
 __all__ = ["DEFAULT_TTL_S", "SemanticCache", "selector"]
 
@@ -109,7 +110,7 @@ class SemanticCache:
         if exact_only:
             self._embedder = None
         self._tenant = tenant
-        self._split = split
+        self._split = checked_split(split)
         self._portable = frozenset(portable)
         self._flows = CacheFlows(
             self.store,
@@ -142,11 +143,16 @@ class SemanticCache:
             request: What is asked.
             caller: Who will make the model call on a miss and report it by `update`. With it, others who
                 ask the same meanwhile wait for that answer.
+
+        Raises:
+            ConfigError: If it was given to a framework as it is.
         """
+        _check_request(request)
         return drive(self._flows.lookup(request, caller))
 
     async def alookup(self, request: CacheRequest, caller: Caller | None = None) -> CacheHit | None:
         """`lookup`, without blocking the event loop."""
+        _check_request(request)
         return await adrive(self._flows.lookup(request, caller))
 
     def update(self, request: CacheRequest, answer: Answer | Callable[[], Answer]) -> None:
@@ -267,6 +273,15 @@ def selector(*, tag: str | None = None, model: str | None = None, tenant: str | 
         model=None if model is None else digest("model", model),
         tenant=None if tenant is None else digest("tenant", tenant),
     )
+
+
+def _check_request(request: object) -> None:
+    # Both classes are called SemanticCache; without this, LangChain's first call is paid for and then fails.
+    if not isinstance(request, CacheRequest):
+        raise ConfigError(
+            "this is costopt.SemanticCache, which takes a CacheRequest: give LangChain langchain_costopt.SemanticCache;"
+            " wrap an LLM of LlamaIndex in llamaindex_costopt.CachedLLM(llm, cache=...)"
+        )
 
 
 def _check(

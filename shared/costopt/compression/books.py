@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 __all__ = ["Books", "CompressionStats"]
@@ -49,16 +51,21 @@ class Books:
 
     Args:
         whose: What the log calls it.
+        told: Called with the tokens before and after, each time; what it raises is passed over.
     """
 
-    def __init__(self, whose: str) -> None:
+    def __init__(self, whose: str, told: Callable[[int, int], object] | None = None) -> None:
         self._whose = whose
+        self._told = told
         self._lock = threading.Lock()
         self._stats = CompressionStats()
 
     def done(self, before: int, after: int) -> None:
         """So many tokens came in, and so many went out."""
         self._add(before, after, 0)
+        if self._told is not None:
+            with suppress(Exception):
+                self._told(before, after)
 
     def failed(self, error: Exception) -> None:
         """It failed, and what it was given goes on as it was; logged the first time."""

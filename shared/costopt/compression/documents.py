@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -29,6 +29,7 @@ class DocumentOptions(TypedDict, total=False):
     embedder: Embedder | None
     protect: Iterable[Protect]
     backend: TokenDropper | None
+    told: Callable[[int, int], object] | None
 
 
 _TARGETS = ("target_ratio", "target_tokens", "per_document")
@@ -67,7 +68,11 @@ class Documents:
 
     def __init__(self, whose: str, core: Compressor | None = None, **options: Unpack[DocumentOptions]) -> None:
         given: dict[str, Any] = dict(options)
-        targets = {name: given.pop(name, None) for name in _TARGETS}
+        unknown = given.keys() - DocumentOptions.__annotations__.keys()
+        if unknown:
+            known = ", ".join(DocumentOptions.__annotations__)
+            raise ConfigError(f"{whose} has no option {', '.join(sorted(unknown))}: it has {known}")
+        targets, told = {name: given.pop(name, None) for name in _TARGETS}, given.pop("told", None)
         self._targets = {name: value for name, value in targets.items() if value is not None}
         each = self._targets.get("per_document")
         if each is not None and (isinstance(each, bool) or not isinstance(each, int) or each < 1):
@@ -82,7 +87,7 @@ class Documents:
         if core is None and given.get("embedder") is None:
             default_embedder()  # a missing extra is to be heard of here: in a call it would only be logged
         self.core = core or Compressor(**given)
-        self.books = Books(whose)
+        self.books = Books(whose, told)
 
     def compress(self, texts: Sequence[str], question: str | None) -> list[Kept]:
         """One outcome for each text, in order.

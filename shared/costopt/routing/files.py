@@ -90,8 +90,9 @@ def read_router(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
 
 def _facts(base: Path) -> dict[str, Any]:
     name = f"{base}.json"
+    data = _bytes(Path(name))
     try:
-        facts = json.loads(_bytes(Path(name)))
+        facts = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} is not JSON ({error}): {_MEND}") from None
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:

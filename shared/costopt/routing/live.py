@@ -50,6 +50,8 @@ class Live:
         self._rows: deque[tuple[Numbers, Numbers, Numbers | None]] = deque(maxlen=_MOST)
         self._since = 0
         self._said = False
+        if isinstance(start, float | int):
+            raise ConfigError(f"thresholds are {start}: give one number for each step, as in thresholds=({start},)")
         fixed = _fixed(policy, steps) if policy else start
         self.current = None if fixed is None else self._checked(fixed)
         self.learns = policy is not None and fixed is None

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from costopt.embedding import Embedder
 from costopt.errors import ConfigError
+from costopt.prompts import Split
 from costopt.routing.budget import Spendable
 from costopt.routing.cascade import Cascade
 from costopt.routing.decision import RouteDecision
@@ -31,6 +32,7 @@ class RoutingOptions(TypedDict, total=False):
     required_tags: Iterable[str]
     budget: Spendable
     sticky: Sticky | bool
+    split: Split
     cascade: Cascade
     shadow: bool
     explore: float

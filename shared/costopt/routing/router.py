@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from costopt.embedding import Embedder, default_embedder
 from costopt.errors import ConfigError
+from costopt.prompts import Split
 from costopt.routing.books import Books, RouterStats
 from costopt.routing.budget import Spendable
 from costopt.routing.cascade import Cascade
@@ -24,6 +25,7 @@ from costopt.routing.estimator import Estimator, HeuristicEstimator
 from costopt.routing.fallback import Rest
 from costopt.routing.live import Live, default_thresholds
 from costopt.routing.policies import Policy
+from costopt.routing.reading import Reading
 from costopt.routing.request import RouteRequest, eligible
 from costopt.routing.sticky import Sticky
 from costopt.routing.tier import checked_tiers
@@ -64,6 +66,8 @@ class Router:
         tags: What any tier must have.
         budget: Dollars per window, or per day or month; every tier needs a price then.
         sticky: Whether conversations stay on their tier, or how.
+        split: How to part a prompt that carries documents into (context, question), as `costopt.SemanticCache` has it:
+            the estimator then reads the question only, for with documents in them all prompts look long.
         cascade: Look at answers, and go on to the next tier if they will not do.
         shadow: Decide on paper only; the default tier answers.
         explore: Share of requests that go to a tier by chance, so that labels can be collected on all.
@@ -93,6 +97,7 @@ class Router:
         tags: Iterable[str] = (),
         budget: Spendable | None = None,
         sticky: Sticky | bool = True,
+        split: Split | None = None,
         cascade: Cascade | None = None,
         shadow: bool = False,
         explore: float = 0.0,
@@ -109,6 +114,7 @@ class Router:
         self._regions = None if regions is None else frozenset(regions)
         self._tags = frozenset(tags)
         self._embedder = embedder
+        self._reading = Reading(split)
         self._chance = random.Random(seed)  # noqa: S311
         self._check()
         self.live = Live(len(self.tiers) - 1, *self._targets(policy, thresholds))
@@ -169,11 +175,11 @@ class Router:
         Raises:
             ConfigError: If there is no policy, or it cannot be met with these prompts.
         """
-        texts = list(prompts)
+        texts = [self._reading.question(prompt) for prompt in prompts]
         vectors = self.embedder.embed(texts) if self.estimator.wants_vectors and texts else None
         scores = np.asarray(self.estimator.scores(texts, vectors), np.float64)
         says = getattr(self.estimator, "expected", None)
-        costs = self._costs([RouteRequest(text) for text in texts])
+        costs = self._costs([RouteRequest(prompt) for prompt in prompts])
         return self.live.calibrate(scores, costs, None if says is None else np.asarray(says(texts, vectors)))
 
     @property
@@ -191,14 +197,14 @@ class Router:
         """Hand a decision to the log; one that fails is nobody's trouble but the log's."""
         try:
             if self.log is not None:
-                self.log(request, decision)
+                self.log(self._reading(request), decision)
         except Exception as error:
             if not self._log_failed:
                 _log.warning("costopt: decisions are not logged: %r", error)
                 self._log_failed = True
 
     def _views(self, requests: Sequence[RouteRequest]) -> list[_View]:
-        return [self._view(request) for request in requests]
+        return [self._view(self._reading(request)) for request in requests]
 
     def _view(self, request: RouteRequest) -> _View:
         places, excluded = eligible(self.tiers, request, self._regions, self._tags)

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from costopt.audit.attempt import Attempt
-from costopt.audit.ledger_sql import SELECT, attempt_of
+from costopt.audit.ledger_sql import attempt_of, selected
 from costopt.audit.readers.fields import messages_of, parsed
 from costopt.audit.record import Record
 from costopt.errors import ConfigError
@@ -49,10 +49,10 @@ def ledger_records(path: str | Path, progress: Callable[[int], object] | None = 
     """
     try:
         with closing(_opened(path)) as db:
-            after = (float("-inf"), -1)
+            after, select = (float("-inf"), -1), selected(db)
             while True:
                 rows = db.execute(
-                    f"{SELECT} WHERE (started, seq) > (?, ?) ORDER BY started, seq LIMIT {_PAGE}", after
+                    f"{select} WHERE (started, seq) > (?, ?) ORDER BY started, seq LIMIT {_PAGE}", after
                 ).fetchall()
                 if not rows:
                     return
