@@ -12,15 +12,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cookbook.benchmarks.findings import at_least, at_most, table
+from cookbook.benchmarks import readme
 from cookbook.benchmarks.material import SOURCES, Options
+from cookbook.benchmarks.plots import draw, drawn
 from cookbook.benchmarks.report import machine, markdown, measured
 
+README = Path(__file__).parents[2] / "README.md"
 RESULTS = Path(__file__).with_name("RESULTS.md")
 MEASURED = Path(__file__).with_name("results")
+PICTURES = Path(__file__).with_name("plots")
 # Whole processes first, while this one is small.
 SECTIONS = {
     "imports": "Imports",
+    "release": "Each extra in an environment of its own",
     "embedding": "Embedding",
     "log": "The sample log",
     "quality": "Quality of the semantic tier",
@@ -42,7 +46,11 @@ SECTIONS = {
     "local_throughput": "Many requests to a local model",
     "accounting": "Accounting",
     "audit": "The audit",
+    "combined": "Every lever on one stream",
+    "soak": "The soak",
 }
+# Measured when it is named only: one takes an hour by itself, the other installs two dozen environments.
+_APART = ("release", "soak")
 
 
 def main() -> int:
@@ -51,11 +59,16 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of the public data sets (default: COSTOPT_DATA)")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="measure this section, keep the others")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try things out; printed, not written")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long the soak takes (--only soak)")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: write RESULTS.md and its plots anew")
     given = parser.parse_args()
-    options = Options(_data(given.data), given.quick)
+    if given.draw:
+        _write()
+        return 0
+    options = Options(_data(given.data), given.quick, given.minutes)
     facts, command = machine(options.data), "make bench" if len(sys.argv) == 1 else _command()
     tried = []
-    for name in given.only or SECTIONS:
+    for name in given.only or [name for name in SECTIONS if name not in _APART]:
         print(f"{name} …", end="", file=sys.stderr, flush=True)
         record = measured(name, SECTIONS[name], command, facts, partial(_run, name, options))
         print(f" {record['seconds']} s", file=sys.stderr, flush=True)
@@ -69,11 +82,23 @@ def main() -> int:
 
 
 def _keep(record: dict[str, Any]) -> None:
-    """Put a section's record into its file, and write RESULTS.md from all of them."""
+    """Put a section's record into its file, and write RESULTS.md and its plots from all of them."""
     MEASURED.mkdir(exist_ok=True)
     (MEASURED / f"{record['name']}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    _write()
+
+
+def recorded() -> dict[str, Any]:
+    """What was measured so far, by the names of the sections, in their order."""
     files = [MEASURED / f"{name}.json" for name in SECTIONS]
-    RESULTS.write_text(markdown([json.loads(file.read_text("utf-8")) for file in files if file.exists()]), "utf-8")
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files if file.exists()}
+
+
+def _write() -> None:
+    records = recorded()
+    draw(records, PICTURES)
+    RESULTS.write_text(markdown([*records.values()], pictures=drawn(records, PICTURES)), "utf-8")
+    README.write_text(readme.with_block(README.read_text("utf-8"), readme.block(records)), "utf-8")
 
 
 def _data(given: Path | None) -> Path | None:
@@ -88,34 +113,7 @@ def _data(given: Path | None) -> Path | None:
 
 def _run(name: str, options: Options) -> dict[str, Any]:
     run: Callable[[Options], dict[str, Any]] = import_module(f"cookbook.benchmarks.bench_{name}").run
-    return _embedding(run()) if name == "embedding" else run(options)  # type: ignore[call-arg]
-
-
-def _embedding(found: dict[str, Any]) -> dict[str, Any]:
-    """`bench_embedding` hands back its own figures."""
-    sides = list(found["variants"][0]["single"])
-    rows = [
-        [variant["dtype"], str(variant["threads"])]
-        + [f"{variant['single'][side]['ms']:.2f} ({variant['single'][side]['ratio']:.2f})" for side in sides]
-        + [f"{variant['batch_per_text'][side]['ms']:.2f}" for side in sides]
-        + [f"{variant['cosine_min']:.5f}"]
-        for variant in found["variants"]
-    ]
-    columns = [
-        "dtype",
-        "threads",
-        *(f"{s}: one text, ms (ratio)" for s in sides),
-        *(f"{s}: ms a text of 64" for s in sides),
-    ]
-    first = ", ".join(f"{name} {seconds} s" for name, seconds in found["first_vector_s"].items())
-    return {
-        "bars": [
-            at_most("one short text, MiniLMEmbedder to SentenceTransformer.encode", found["ratio"], found["bar"], "×"),
-            at_least("least cosine to what sentence-transformers gives", found["cosine_min"], 0.999),
-        ],
-        "tables": [table("all-MiniLM-L6-v2, one process, in turn", [*columns, "least cosine"], rows)],
-        "notes": [f"Used on this machine: {found['auto_dtype']}. From import to the first vector: {first}."],
-    }
+    return run(options)
 
 
 def _command() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cookbook.benchmarks.compression_peers import optimised
 from cookbook.benchmarks.compression_sets import Case, articles, meetings, passages, recalled, survives
 from cookbook.benchmarks.findings import at_least, at_most, table
 from cookbook.benchmarks.material import SOURCES, Options, read_rows
@@ -139,35 +140,7 @@ def _random(case: Case, ratio: float) -> str:
 
 
 def _llama(embedder: SharedEmbedder) -> Side:
-    from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
-    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-
-    class Ours(BaseEmbedding):
-        def _get_text_embedding(self, text: str) -> list[float]:
-            return embedder.embed_one(text).tolist()
-
-        def _get_query_embedding(self, query: str) -> list[float]:
-            return self._get_text_embedding(query)
-
-        async def _aget_query_embedding(self, query: str) -> list[float]:
-            return self._get_text_embedding(query)
-
-    def split(text: str) -> list[str]:  # its own needs nltk
-        return [text[unit.start : unit.end] for unit in units(text)]
-
-    def side(case: Case, ratio: float) -> str:
-        optimiser = SentenceEmbeddingOptimizer(
-            embed_model=Ours(), percentile_cutoff=ratio, tokenizer_fn=split, context_before=0, context_after=0
-        )
-        kept = []
-        for text in case.documents:
-            if len(split(text)) * ratio >= 1:  # it raises where nothing would be left
-                node = NodeWithScore(node=TextNode(text=text), score=1.0)
-                kept.append(optimiser.postprocess_nodes([node], QueryBundle(case.query))[0].node.get_content())
-        return "\n\n".join(kept)
-
-    return side
+    return lambda case, ratio: "\n\n".join(optimised(embedder, ratio)(case.documents, case.query))
 
 
 def _dropping(dropper: LLMLingua2) -> Side:

@@ -42,6 +42,27 @@ _SETTLE_S = 1.1  # a breaker that one burst opened must not spoil the next
 Ask = Callable[[costopt.SemanticCache, list[CacheRequest]], int]
 
 
+_COLUMNS = [
+    "store",
+    "callers",
+    "one at a time, lookups/s",
+    f"{_AT_ONCE} at once, lookups/s",
+    "ratio",
+    "answered in 250 ms",
+    "the same, default judge",
+]
+_NOTES = [
+    (
+        "Throughput: other wordings of stored questions, none asked before, each embedded and searched for; 64 "
+        "threads, or 64 tasks of one event loop, let go together. A lookup's budget is raised to 10 s, so that "
+        "all may be answered, and only those that were are counted; "
+        "the last columns are the share of a burst that is answered in the usual 250 ms. "
+        "`SimilarityJudge(0.9)` decides, but in the last column, whose wordings both judges accept."
+    ),
+    f"Identical questions go through a chat model that takes {_THINKING_S} s to answer.",
+]
+
+
 def run(options: Options) -> dict[str, Any]:
     """Throughput, then single flight."""
     board = stage(options)
@@ -65,41 +86,20 @@ def run(options: Options) -> dict[str, Any]:
                     f"{found.in_time_judged:.1%}",
                 ]
             )
-            bars.append(
-                at_least(
-                    f"throughput of {_AT_ONCE} lookups at once to one at a time, {store}, {way}", found.ratio, 3, "×"
-                )
-            )
+            demand = f"throughput of {_AT_ONCE} lookups at once to one at a time, {store}, {way}"
+            bars.append(at_least(demand, found.ratio, 3, "×"))
     flights, flight_bars = _single_flight(board.server.url)
-    columns = [
-        "store",
-        "callers",
-        "one at a time, lookups/s",
-        f"{_AT_ONCE} at once, lookups/s",
-        "ratio",
-        "answered in 250 ms",
-        "the same, default judge",
-    ]
     return {
         "bars": bars + flight_bars,
         "tables": [
-            table(f"Lookups of new short texts in {options.sizes[1]:,} entries", columns, rows),
+            table(f"Lookups of new short texts in {options.sizes[1]:,} entries", _COLUMNS, rows),
             table(
                 f"{_CALLERS} identical questions at the same moment, nothing cached",
                 ["cache", "callers", "model calls"],
                 flights,
             ),
         ],
-        "notes": [
-            (
-                "Throughput: other wordings of stored questions, none asked before, each embedded and searched for; 64 "
-                "threads, or 64 tasks of one event loop, let go together. A lookup's budget is raised to 10 s, so that "
-                "all may be answered, and only those that were are counted; "
-                "the last columns are the share of a burst that is answered in the usual 250 ms. "
-                "`SimilarityJudge(0.9)` decides, but in the last column, whose wordings both judges accept."
-            ),
-            f"Identical questions go through a chat model that takes {_THINKING_S} s to answer.",
-        ],
+        "notes": _NOTES,
     }
 
 

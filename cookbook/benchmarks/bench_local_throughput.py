@@ -62,30 +62,9 @@ def run(options: Options) -> dict[str, Any]:
         callers = _callers(folder, model, tokenizer, texts, count)
         first = _first_token(folder, model, tokenizer, options)
         same = _same(folder, texts, count)
-    ours, peer, loop = batches[0], batches[-2], batches[-1]
-    together, threads = callers[0], callers[-1]
     columns = ["", "seconds", "tokens a second", "tokens a CPU second", "median latency, s", "95th percentile, s"]
     return {
-        "bars": [
-            at_least(
-                "ChatQuantized.batch to ChatHuggingFace.batch, tokens a second", peer.seconds / ours.seconds, 2.4, "×"
-            ),
-            at_least(
-                "ChatQuantized.batch to a loop over generate, tokens a second", loop.seconds / ours.seconds, 2.4, "×"
-            ),
-            at_least(
-                "16 callers: the engine to threads calling generate, tokens a CPU second",
-                (together.tokens / together.cpu) / (threads.tokens / threads.cpu),
-                4,
-                "×",
-            ),
-            at_most(
-                "16 callers: median latency to that of threads", _over(together, threads, statistics.median), 1, "×"
-            ),
-            at_most("16 callers: 95th percentile to that of threads", together.worst / threads.worst, 1, "×"),
-            at_most("first token of a stream to a bare prefill", first, 1.3, "×"),
-            at_least(f"greedy answers in fp32 the same as one at a time, of {_REQUESTS}", same, _REQUESTS),
-        ],
+        "bars": _bars(batches, callers, first, same),
         "tables": [
             table(
                 f"{_REQUESTS} requests of mixed length, {count} tokens each, bfloat16",
@@ -103,6 +82,27 @@ def run(options: Options) -> dict[str, Any]:
             "No GPU was at hand: 'continuous' is transformers' own batching, which the engine takes there.",
         ],
     }
+
+
+def _bars(batches: Sequence[_Run], callers: Sequence[_Run], first: float, same: int) -> list[dict[str, Any]]:
+    ours, peer, loop = batches[0], batches[-2], batches[-1]
+    together, threads = callers[0], callers[-1]
+    return [
+        at_least(
+            "ChatQuantized.batch to ChatHuggingFace.batch, tokens a second", peer.seconds / ours.seconds, 2.4, "×"
+        ),
+        at_least("ChatQuantized.batch to a loop over generate, tokens a second", loop.seconds / ours.seconds, 2.4, "×"),
+        at_least(
+            "16 callers: the engine to threads calling generate, tokens a CPU second",
+            (together.tokens / together.cpu) / (threads.tokens / threads.cpu),
+            4,
+            "×",
+        ),
+        at_most("16 callers: median latency to that of threads", _over(together, threads, statistics.median), 1, "×"),
+        at_most("16 callers: 95th percentile to that of threads", together.worst / threads.worst, 1, "×"),
+        at_most("first token of a stream to a bare prefill", first, 1.3, "×"),
+        at_least(f"greedy answers in fp32 the same as one at a time, of {_REQUESTS}", same, _REQUESTS),
+    ]
 
 
 def _prompts(count: int) -> list[str]:

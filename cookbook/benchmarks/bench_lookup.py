@@ -53,6 +53,9 @@ _NOTES = (
 )
 
 
+_Rows = list[list[str]]
+
+
 def run(options: Options) -> dict[str, Any]:
     """Exact hits, semantic hits, and the peers."""
     board, misses = stage(options), Misses()
@@ -66,37 +69,9 @@ def run(options: Options) -> dict[str, Any]:
         judged.append(_row(size, _judged(board, size, misses), _JUDGED_SIDES))
         peers.append(_peers(board, size, database, misses))
         bars += _bars(f"; {size:,} entries", hit, with_embedding, beside)
-    scan, ratio = "linear scan", "core ÷ raw"
     return {
         "bars": bars,
-        "tables": [
-            table("An exact hit, ms", ["entries", *_EXACT_SIDES, ratio, "LangChain ÷ raw"], exact),
-            table(
-                "A semantic hit with its embedding, ms (raw: embedding + raw FT.SEARCH)",
-                ["entries", *_FRESH_SIDES, ratio],
-                fresh,
-            ),
-            table("A semantic hit, text known, ms (raw: FT.SEARCH)", ["entries", *_KNOWN_SIDES, ratio], known),
-            table(
-                "A semantic hit with its embedding and the default judge, ms (raw: the same three by hand)",
-                ["entries", *_JUDGED_SIDES, ratio],
-                judged,
-            ),
-            table(
-                "The same new questions to `BaseCache.lookup`, ms",
-                [
-                    "entries",
-                    "costopt, Redis",
-                    "costopt, local",
-                    "costopt, Redis, cosine",
-                    "langchain-redis",
-                    scan,
-                    "langchain-redis ÷ costopt",
-                    "scan ÷ costopt",
-                ],
-                peers,
-            ),
-        ],
+        "tables": _tables(exact, fresh, known, judged, peers),
         "notes": [
             *_NOTES,
             f"Entries: {board.source}.",
@@ -104,6 +79,38 @@ def run(options: Options) -> dict[str, Any]:
             f"Of {misses.asked:,} timed lookups {misses.missed:,} missed.",
         ],
     }
+
+
+def _tables(exact: _Rows, fresh: _Rows, known: _Rows, judged: _Rows, peers: _Rows) -> list[dict[str, Any]]:
+    scan, ratio = "linear scan", "core ÷ raw"
+    return [
+        table("An exact hit, ms", ["entries", *_EXACT_SIDES, ratio, "LangChain ÷ raw"], exact),
+        table(
+            "A semantic hit with its embedding, ms (raw: embedding + raw FT.SEARCH)",
+            ["entries", *_FRESH_SIDES, ratio],
+            fresh,
+        ),
+        table("A semantic hit, text known, ms (raw: FT.SEARCH)", ["entries", *_KNOWN_SIDES, ratio], known),
+        table(
+            "A semantic hit with its embedding and the default judge, ms (raw: the same three by hand)",
+            ["entries", *_JUDGED_SIDES, ratio],
+            judged,
+        ),
+        table(
+            "The same new questions to `BaseCache.lookup`, ms",
+            [
+                "entries",
+                "costopt, Redis",
+                "costopt, local",
+                "costopt, Redis, cosine",
+                "langchain-redis",
+                scan,
+                "langchain-redis ÷ costopt",
+                "scan ÷ costopt",
+            ],
+            peers,
+        ),
+    ]
 
 
 def _row(size: int, timed: Timings, sides: Sequence[str]) -> list[str]:

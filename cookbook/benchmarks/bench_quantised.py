@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cookbook.benchmarks.findings import at_least, at_most, table
 from cookbook.benchmarks.material import Options
-from cookbook.benchmarks.perplexity import COLUMNS, QUANTISATIONS, compare
+from cookbook.benchmarks.perplexity import COLUMNS, QUANTISATIONS, Quality, compare
 from costopt.local.engine import GenerationRequest
 from costopt.local.loading import ModelSource, load
 from costopt.local.transformers_engine import TransformersEngine
@@ -47,20 +48,7 @@ def run(options: Options) -> dict[str, Any]:
             at_least("loading quantised weights from disk to quantising them, 243M parameters", first / kept, 10, "×"),
             at_most(f"wrong of {asked} answers, first asked for by threads and tasks at once, NF4", ours, 0),
         ],
-        "tables": [
-            table(title, COLUMNS, [quality.row() for quality in found]),
-            table(
-                f"{len(FACTS)} facts, half a million parameters, exact answers",
-                ["bfloat16", *QUANTISATIONS],
-                [[str(facts[name]) for name in ("none", *QUANTISATIONS)]],
-            ),
-            table(
-                "Published, not measured here: mean 5-shot MMLU accuracy of LLaMA fine-tuned with adapters "
-                "(QLoRA, arXiv 2305.14314)",
-                ["", *_SIZES, "mean"],
-                _PUBLISHED,
-            ),
-        ],
+        "tables": _tables(title, found, facts),
         "notes": [
             (
                 "Intervals are of 95 %, by resampling windows, the same for both sides. Small models flatter NF4: "
@@ -77,6 +65,23 @@ def run(options: Options) -> dict[str, Any]:
             "No GPU was at hand: nothing here says how fast or how exact its kernels are.",
         ],
     }
+
+
+def _tables(title: str, found: Sequence[Quality], facts: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [
+        table(title, COLUMNS, [quality.row() for quality in found]),
+        table(
+            f"{len(FACTS)} facts, half a million parameters, exact answers",
+            ["bfloat16", *QUANTISATIONS],
+            [[str(facts[name]) for name in ("none", *QUANTISATIONS)]],
+        ),
+        table(
+            "Published, not measured here: mean 5-shot MMLU accuracy of LLaMA fine-tuned with adapters "
+            "(QLoRA, arXiv 2305.14314)",
+            ["", *_SIZES, "mean"],
+            _PUBLISHED,
+        ),
+    ]
 
 
 def _ask(name: str) -> GenerationRequest:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cookbook.benchmarks.findings import at_least, at_most, table
 from cookbook.benchmarks.material import SOURCES, Options, embedded, model, read_rows
+from cookbook.benchmarks.routing_figures import PAIR, curves, middle, saved_at_95
 from costopt.routing import GainEstimator, HeuristicEstimator, Outcomes, QualityFloor, read_outcomes, train_router
 from costopt.routing.evaluate import RouterEvaluation, evaluate_router, evaluate_scores
 from costopt.routing.metrics import METRICS, Ranking
@@ -52,24 +53,40 @@ def run(options: Options) -> dict[str, Any]:
     return {
         "bars": [bar for part in parts for bar in part["bars"]],
         "tables": [each for part in parts for each in part["tables"]],
-        "notes": [
-            (
-                "Outcomes of mixtral-8x7b and gpt-4-1106 as published with RouteLLM, of its development half as "
-                "COSTOPT_DATA has it. For each seed a router is trained on rows drawn at random, and measured on rows "
-                "that are not among them, by `costopt.routing.evaluate`: means over the seeds, and least and greatest. "
-                "What was chosen about the router (features, neighbours, blend) was chosen on the same half with other "
-                "splits, so expect a little less on data of your own."
-            ),
-            (
-                "HeuristicEstimator looks at the prompt only, and at how hard it looks: on traffic of one kind that is "
-                "worth no more than its length. Train a router before you call one good."
-            ),
-            (
-                "Over length: APGR less that of sorting by length, on the same bootstrap resamples of the held-out "
-                "prompts; the lower end of its 95 % interval, the least of all seeds."
-            ),
-        ],
+        "figures": {
+            "saved_at_95": {
+                "MMLU outcomes, quality held at 95 %": parts[0]["saved"],
+                "GSM8K outcomes, quality held at 95 %": parts[1]["saved"],
+            },
+            "curves": parts[0]["curves"],
+        },
+        "notes": _NOTES,
     }
+
+
+_NOTES = [
+    (
+        "Outcomes of mixtral-8x7b and gpt-4-1106 as published with RouteLLM, of its development half as "
+        "COSTOPT_DATA has it. For each seed a router is trained on rows drawn at random, and measured on rows "
+        "that are not among them, by `costopt.routing.evaluate`: means over the seeds, and least and greatest. "
+        "What was chosen about the router (features, neighbours, blend) was chosen on the same half with other "
+        "splits, so expect a little less on data of your own."
+    ),
+    (
+        "HeuristicEstimator looks at the prompt only, and at how hard it looks: on traffic of one kind that is "
+        "worth no more than its length. Train a router before you call one good."
+    ),
+    (
+        "Over length: APGR less that of sorting by length, on the same bootstrap resamples of the held-out "
+        "prompts; the lower end of its 95 % interval, the least of all seeds."
+    ),
+    (
+        "In the table of savings: the share of strong calls at 95 % of the strong model's quality, of the seed "
+        f"in the middle, in money at the list prices of {PAIR[0]} and {PAIR[1]} for a prompt's tokens. The "
+        "threshold is the one that is right for these very prompts; the table of the floor says what one "
+        "from other prompts keeps."
+    ),
+]
 
 
 def _outcomes(options: Options, name: str) -> Outcomes | None:
@@ -121,7 +138,10 @@ def _mmlu(whole: Outcomes, seeds: int, resamples: int, options: Options) -> dict
     columns = ["", *_TITLES.values(), "APGR over length"]
     tables = [table(about, columns, rows), floors]
     novelty = _novelty(many, options)
-    return {"bars": [*bars, lost], "tables": [*tables, *novelty]}
+    typical, few_typical = (middle([one.found for one in each]) for each in (many, few))
+    ours = {"1,500 labels": typical.router, "300 labels": few_typical.router}
+    figures = {"saved": saved_at_95(ours, typical), "curves": curves(typical)}
+    return {"bars": [*bars, lost], "tables": [*tables, *novelty], **figures}
 
 
 def _gsm8k(whole: Outcomes, seeds: int, resamples: int) -> dict[str, Any]:
@@ -139,7 +159,12 @@ def _gsm8k(whole: Outcomes, seeds: int, resamples: int) -> dict[str, Any]:
         at_least("APGR over length, lower end, GSM8K, the cheap answer read", _over(cascades), 0.0),
     ]
     about = f"GSM8K outcomes, {seeds} seeds, {len(splits[0].rest):,} held-out prompts"
-    return {"bars": bars, "tables": [table(about, ["", *_TITLES.values(), "APGR over length"], rows)]}
+    typical = middle([one.found for one in splits])
+    ours = {"from the prompt": typical.router}
+    if typical.cascade is not None:
+        ours["cascade that reads the cheap answer"] = typical.cascade
+    found = table(about, ["", *_TITLES.values(), "APGR over length"], rows)
+    return {"bars": bars, "tables": [found], "saved": saved_at_95(ours, typical)}
 
 
 def _row(label: str, rankings: Sequence[Ranking]) -> list[str]:

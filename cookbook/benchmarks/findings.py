@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cookbook.benchmarks.resample import Measured
 from costopt.caching.evaluate import interval
 
-__all__ = ["at_least", "at_most", "share", "table"]
+__all__ = ["at_least", "at_most", "percent", "share", "table"]
+
+_SMALL = 0.01
 
 Bar = dict[str, Any]
 Table = dict[str, Any]
@@ -44,3 +47,17 @@ def share(part: int, of: int) -> str:
     """A share and its 95 % interval, as text."""
     bounds = interval(part, of)
     return "–" if bounds is None else f"{part / of:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})"
+
+
+def percent(figure: Measured, *, sign: bool = False) -> str:
+    """A share and its interval in percent, as text; finer where all of it is small."""
+    if figure.value == figure.low == figure.high == 0:
+        return "0 %"
+    digits = 2 if max(abs(figure.value), abs(figure.low), abs(figure.high)) < _SMALL else 1
+    value, low, high = (_signed(100 * each, digits, sign) for each in (figure.value, figure.low, figure.high))
+    return f"{value} %" if figure.low == figure.high else f"{value} % ({low} to {high})"
+
+
+def _signed(value: float, digits: int, sign: bool) -> str:
+    shown = round(value, digits) or 0.0  # no minus before a nought
+    return f"{shown:{'+' if sign and shown else ''}.{digits}f}"

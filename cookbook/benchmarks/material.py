@@ -69,10 +69,14 @@ _WORDS = "the of and to in is that for it as with on be at by this from or an ar
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run: `data` is the folder of the public data sets or None, `quick` is for trying things out."""
+    """How to run: `data` is the folder of the public data sets or None, `quick` is for trying things out.
+
+    `minutes` is how long the soak takes.
+    """
 
     data: Path | None
     quick: bool
+    minutes: float = 60.0
 
     @property
     def sizes(self) -> tuple[int, int, int]:

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cookbook.benchmarks.savings import savings
+
 __all__ = ["machine", "markdown", "measured"]
 
 _PACKAGES = (
@@ -52,15 +54,24 @@ def measured(name: str, title: str, command: str, facts: Mapping[str, str], run:
     }
 
 
-def markdown(records: Sequence[Record], note: str = "") -> str:
-    """The whole report."""
+def markdown(records: Sequence[Record], note: str = "", pictures: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole report: the table of savings first, then the demands, then the sections.
+
+    Args:
+        records: The sections.
+        note: Said in the first lines.
+        pictures: Title and file of each plot.
+    """
     usual = max(records, key=lambda record: str(record["date"]))["machine"]
     bars = [bar for record in records for bar in record["found"]["bars"]]
     lines = ["# Benchmarks", ""]
-    lines += [
-        f"Written by `make bench`; every figure of a section is from one run of it, at the commit it names. {note}"
-    ]
+    lines.append(
+        "Written by `python -m cookbook.benchmarks`, plots and all; `make bench` measures everything, `--only` one "
+        "section, `--draw` nothing. Every figure of a section is from one run of it, by the command and at the commit "
+        f"that it names. {note}"
+    )
     lines += ["", *(f"- {name}: {value}" for name, value in usual.items())]
+    lines += _promised({record["name"]: record for record in records}, pictures)
     lines += ["", f"## Demands: {sum(bar['holds'] for bar in bars)} of {len(bars)} hold", ""]
     lines += _grid(("demand", "figure", "bar", ""), (_bar(bar) for bar in bars))
     for record in records:
@@ -71,12 +82,34 @@ def markdown(records: Sequence[Record], note: str = "") -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def _promised(records: Mapping[str, Record], pictures: Sequence[tuple[str, str]]) -> list[str]:
+    found = savings(records)
+    if found is None:
+        return []
+    lines = ["", "## What each lever saves, and what becomes of the answers", ""]
+    lines += [*_grid(found["columns"], found["rows"]), "", *(f"- {note}" for note in found["notes"])]
+    for title, file in pictures:
+        lines += ["", f"![{title}]({file})"]
+    return lines
+
+
 def _provenance(record: Record, usual: Mapping[str, str]) -> str:
-    other = "; ".join(f"{name} {value}" for name, value in record["machine"].items() if value != usual.get(name))
+    apart = {name: _other(value, usual.get(name, "")) for name, value in record["machine"].items()}
+    other = "; ".join(f"{name} {value}" for name, value in apart.items() if value)
     said = (
         f"`{record['command']}` at {record['commit']}, {record['date']}, {record['seconds']} s, load {record['load']}"
     )
     return f"{said}; {other}" if other else said
+
+
+def _other(value: str, usual: str) -> str:
+    """What of a list is not as usual; the order in which a server names its modules says nothing."""
+    known = set(_listed(usual))
+    return ", ".join(each for each in _listed(value) if each not in known)
+
+
+def _listed(value: str) -> list[str]:
+    return [part for each in value.split(", ") for part in each.split(" with ")]
 
 
 def _bar(bar: Mapping[str, Any]) -> list[str]:
@@ -117,5 +150,5 @@ def _server() -> str:
         info: Any = client.info("server")
         modules: Any = client.execute_command("MODULE LIST")
     loaded = [dict(zip(m[::2], m[1::2], strict=True)) if isinstance(m, list) else m for m in modules]
-    names = ", ".join(f"{m['name']} {m['ver']}" for m in loaded)
+    names = ", ".join(sorted(f"{m['name']} {m['ver']}" for m in loaded))
     return f"redis-server {info['redis_version']} with {names}"
