@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,8 @@ _FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
 ).split()
+
+_PATIENCE_S = 60.0
 
 
 def chromium_path() -> str | None:
@@ -86,6 +89,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            # A page that never answers is a failure, and no reason to wait for ever.
+            assert select.select([self._read], [], [], _PATIENCE_S)[0], "Chromium does not answer"
             part = os.read(self._read, 1 << 16)
             assert part, "Chromium went away"
             self._buffer += part
