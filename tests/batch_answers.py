@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 __all__ = ["USAGE_OF_INPUT", "Fate", "answer_to", "anthropic_answer", "anthropic_row", "openai_answer", "openai_row"]
@@ -61,14 +62,16 @@ def anthropic_answer(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def openai_row(custom_id: str, body: dict[str, Any], fate: Fate) -> dict[str, Any] | None:
+def openai_row(
+    custom_id: str, body: dict[str, Any], fate: Fate, answer: Callable[[dict[str, Any]], dict[str, Any]] = openai_answer
+) -> dict[str, Any] | None:
     if fate == "missing":
         return None
     row: dict[str, Any] = {"id": f"batch_req_{custom_id}", "custom_id": custom_id, "response": None, "error": None}
     if fate == "expired":
         return row | {"error": {"code": "batch_expired", "message": "This request was not executed in time."}}
     if fate == "ok":
-        return row | {"response": {"status_code": 200, "request_id": "req", "body": openai_answer(body)}}
+        return row | {"response": {"status_code": 200, "request_id": "req", "body": answer(body)}}
     status = 400 if fate == "invalid" else 503
     error = {"error": {"message": f"the row is {fate}", "type": "invalid_request_error", "code": fate}}
     return row | {"response": {"status_code": status, "request_id": "req", "body": error}}

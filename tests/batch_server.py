@@ -28,6 +28,7 @@ from tests.batch_answers import (
     openai_answer,
     openai_row,
 )
+from tests.openai_server import streamed
 
 __all__ = ["Batch", "BatchServer", "Fault", "batch_server"]
 
@@ -82,6 +83,7 @@ class BatchServer(ThreadingHTTPServer):
         fault: What goes wrong with a request, told its method, its path and its number.
         refuse: Why a batch of these rows is refused after it was made, as OpenAI does: errors, or nothing.
         twice: Every so-manyth row stands in the results twice.
+        answer: What it says to a body in OpenAI's protocol, one by one and in batches.
     """
 
     daemon_threads = True
@@ -104,6 +106,7 @@ class BatchServer(ThreadingHTTPServer):
         self.refuse: Callable[[Batch], list[dict[str, Any]]] = lambda batch: []
         self.twice = 7
         self.chance = random.Random(1)
+        self.answer: Callable[[dict[str, Any]], dict[str, Any]] = openai_answer
 
     @property
     def url(self) -> str:
@@ -141,7 +144,10 @@ class BatchServer(ThreadingHTTPServer):
                 self.billed[text] += 1
                 self.usage[0] += len(text) // USAGE_OF_INPUT
                 self.usage[1] += len(answer_to(body))
-            row = (openai_row if batch.input_file else anthropic_row)(custom_id, body, fate)
+            if batch.input_file:
+                row = openai_row(custom_id, body, fate, self.answer)
+            else:
+                row = anthropic_row(custom_id, body, fate)
             if row is None:
                 continue
             batch.results.append(row)
@@ -215,7 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
         if method == "POST" and path in ("/v1/chat/completions", "/v1/responses", "/v1/messages"):
             body = json.loads(data)
             self.server.single.append(body)
-            return 200, (anthropic_answer if anthropic else openai_answer)(body)
+            answer = (anthropic_answer if anthropic else self.server.answer)(body)
+            return 200, streamed(answer) if body.get("stream") and "chat" in path else answer
         if parts[0] == "files":
             return self._files(method, parts, data)
         if len(parts) == 1 and method == "POST":

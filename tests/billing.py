@@ -7,12 +7,13 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
-from costopt import Price
+from costopt import Price, Usage
+from costopt.audit import Attempt, Ledger, Totals
 from tests.openai_server import Behaviour
 
-__all__ = ["PRICES", "Bill"]
+__all__ = ["PRICES", "Bill", "assert_billed", "assert_one_fell_back_and_three_hit", "rows"]
 
 # In a thousandth of a dollar for a million tokens, that is in nano-dollars for one: input, read, written, for an hour,
 # output. So the bill is a sum of whole numbers, made without what it is there to check.
@@ -91,3 +92,45 @@ class Bill:
         self.tokens["reasoning_tokens"] += reasoning
         amounts = (fresh, read, brief, hour, output)
         self.nano_dollars += sum(count * rate for count, rate in zip(amounts, _RATES[model], strict=True))
+
+
+class Tracker(Protocol):
+    """The cost tracker of either framework."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    def totals(self) -> Totals: ...
+
+
+def rows(tracker: Tracker) -> list[Attempt]:
+    """What it has recorded, the earliest first."""
+    return list(tracker.ledger.attempts())
+
+
+def assert_billed(tracker: Tracker, bill: Bill) -> None:
+    """To the token and the cent, in the file and in the object."""
+    for totals in (tracker.ledger.totals(), tracker.totals()):
+        assert {name: getattr(totals, name) for name in bill.tokens} == dict(bill.tokens)
+        assert totals.cost == bill.dollars
+        assert (totals.unpriced, totals.estimated) == (0, 0)
+
+
+def assert_one_fell_back_and_three_hit(found: list[Attempt]) -> None:
+    """Rows of five requests of session "s1": the first fell back, three were answered by the cache, one was new."""
+    assert [(row.model, row.status, row.route, row.cache) for row in found] == [
+        ("gpt-4o-mini", "error", "gpt-4o-mini", None),
+        ("gpt-4o", "ok", "gpt-4o", None),
+        ("gpt-4o", "ok", None, "exact"),
+        ("gpt-4o", "ok", None, "semantic"),
+        ("gpt-4o", "ok", None, "exact"),
+        ("gpt-4o", "ok", "gpt-4o", None),  # the other one was told to slow down, and rests
+    ]
+    assert len({row.request_id for row in found}) == 5, "the tiers of one request share its id"
+    assert {row.session for row in found} == {"s1"}
+    paid = found[1].usage
+    assert paid is not None
+    for hit in found[2:5]:
+        assert (hit.usage, hit.cost) == (Usage(), 0)
+        assert hit.avoided_usage == Usage(paid.input_tokens, paid.output_tokens)
+        assert hit.avoided_cost == PRICES["gpt-4o"].cost(hit.avoided_usage), "at the prices that the tracker was given"

@@ -1,7 +1,8 @@
-"""Fixtures with real Redis servers; one starts only for the tests that ask for it."""
+"""Fixtures with real servers; one starts only for the tests that ask for it."""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import redis
 
     from tests.clusters import RedisCluster, SentinelSetup
+    from tests.openai_server import OpenAIServer
     from tests.proxies import TlsRedisServer
     from tests.servers import RedisServer
 
@@ -22,6 +24,20 @@ GIVEN_URL = "COSTOPT_TEST_REDIS_URL"
 # How long one example takes says more of what else the machine does than of us.
 settings.register_profile("costopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("costopt")
+
+# Workers share the cores: threads of theirs that wait for each other, spinning, only take them away.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is imported stays. The collector went through all of it again and again, while it grew and at every full pass.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of the collector's passes what was imported."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +49,15 @@ def facts_model() -> Path:
 
     torch.set_num_threads(1)  # its matrices are small, and other tests run beside
     return tiny_models.facts_model()
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    """OpenAI on this machine."""
+    from tests.openai_server import openai_server
+
+    with openai_server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

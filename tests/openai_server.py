@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("application/json", json.dumps(error), told)
             return
         if self.path.endswith("/chat/completions"):
-            answer, events = _answer(request, number, told), _events
+            answer, events = chat_completion(request, number, told), _events
         else:
             answer, events = _completion(request, number, told), _completion_events
         if request.get("stream"):
@@ -123,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _answer(request: dict[str, Any], number: int, told: Behaviour) -> dict[str, Any]:
+def chat_completion(request: dict[str, Any], number: int, told: Behaviour) -> dict[str, Any]:
+    """What the API answers."""
     message: dict[str, Any] = {"role": "assistant", "content": told.text or f"answer {number}", "refusal": None}
     finish = told.finish
     tool = called_tool(request)
@@ -179,6 +180,11 @@ def _completion_events(answer: dict[str, Any]) -> Iterator[str]:
     yield _event({**base, "choices": [{**choice, "text": "", "logprobs": None}]})
     if answer["usage"] is not None:
         yield _event({**base, "choices": [], "usage": answer["usage"]})
+
+
+def streamed(answer: dict[str, Any]) -> bytes:
+    """The same answer as the API streams it."""
+    return ("".join(_events(answer)) + "data: [DONE]\n\n").encode()
 
 
 def _events(answer: dict[str, Any]) -> Iterator[str]:

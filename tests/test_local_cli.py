@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,7 @@ from costopt.audit import audit
 from costopt.gpu import read_gpu_samples
 from tests.costopt.local.batch_rows import read, row, written
 from tests.costopt.test_gpu import driver
-from tests.openai_server import OpenAIServer, openai_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OpenAIServer) -> OpenAIServer:
-    running.requests.clear()
-    running.behaviours.clear()
-    return running
+from tests.openai_server import OpenAIServer
 
 
 def ran(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -1,4 +1,4 @@
-"""A mark for tests that claim how long something takes."""
+"""A mark for tests that claim how long something takes; `make test` runs them by themselves, after all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caches on one local file."""
+"""Caches: LangChain's over either store, and the core's on one local file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,23 @@ from typing import Any
 
 import pytest
 
-from costopt import LocalStore, SemanticCache
+import langchain_costopt
+from costopt import LocalStore, RedisStore, SemanticCache
 from tests.faults.words import NEAR, Words
+
+
+@pytest.fixture(params=["local", "redis"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[langchain_costopt.SemanticCache]:
+    """LangChain's."""
+    if request.param == "redis":
+        request.getfixturevalue("redis_client")
+        cache = langchain_costopt.SemanticCache(
+            RedisStore(request.getfixturevalue("redis_url"), timeout=2.0), time_budget=10.0
+        )
+    else:
+        cache = langchain_costopt.SemanticCache(LocalStore(tmp_path / "cache.db"), time_budget=10.0)
+    yield cache.warm()
+    cache.close()
 
 
 @pytest.fixture

@@ -55,17 +55,6 @@ TEXTS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["local", "redis"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SemanticCache]:
-    if request.param == "redis":
-        request.getfixturevalue("redis_client")
-        cache = SemanticCache(RedisStore(request.getfixturevalue("redis_url"), timeout=2.0), time_budget=10.0)
-    else:
-        cache = SemanticCache(LocalStore(tmp_path / "cache.db"), time_budget=10.0)
-    yield cache.warm()
-    cache.close()
-
-
 @pytest.fixture
 def core(tmp_path: Path) -> Iterator[Core]:
     cache = Core(LocalStore(tmp_path / "core.db"), embedder=Words(), judge=NEAR).warm()

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 import redis.asyncio
 
+import costopt
 from costopt import RedisStore, StoreError
 from tests.clusters import RedisCluster, SentinelSetup
 from tests.faults.support import (
@@ -147,6 +149,17 @@ def test_an_account_that_may_not_create_the_index(redis_server: RedisServer) -> 
     cache = patient(url, create_index=False)
     assert serves(Model(cache=cache))
     assert not cache.stats().failures
+    cache.close()
+
+
+def test_whoever_deploys_makes_the_index_of_the_default_embedder_without_a_cache(redis_server: RedisServer) -> None:
+    deployed = RedisStore(redis_server.url)
+    deployed.open()
+    store = RedisStore(redis_server.url, create_index=False, timeout=2.0)
+    cache = costopt.SemanticCache(store)
+    request = cache.request([{"role": "user", "content": QUESTION}], model="gpt-4o-mini")
+    assert store.search(request, np.eye(1, 384, dtype=np.float32)[0], 5) == []  # else: StoreError, there is no index
+    deployed.close()
     cache.close()
 
 

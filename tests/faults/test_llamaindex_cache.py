@@ -21,7 +21,7 @@ from costopt import LocalStore, RedisStore, SemanticCache
 from llamaindex_costopt import CachedLLM
 from tests.faults.words import MOST_ADDED_S, NEAR, Words, wait_for
 from tests.llamaindex.served import tier, user
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
+from tests.openai_server import Behaviour, OpenAIServer
 from tests.proxies import SlowProxy
 from tests.servers import RedisServer
 from tests.timed import timed
@@ -29,12 +29,6 @@ from tests.timed import timed
 CALLERS = 30
 QUESTION = "how old is the moon"
 REWORDED = "the moon is how old"
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
 
 
 @pytest.fixture

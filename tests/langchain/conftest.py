@@ -15,7 +15,7 @@ from costopt import LocalStore, RedisStore, SimilarityJudge
 from costopt.audit import Ledger
 from langchain_costopt import CostTracker, SemanticCache
 from tests.billing import PRICES, Bill
-from tests.openai_server import OpenAIServer, openai_server
+from tests.openai_server import OpenAIServer
 
 MakeCache = Callable[..., SemanticCache]
 NEAR = SimilarityJudge(0.9)
@@ -52,13 +52,6 @@ async def make_async_cache(make_cache: MakeCache) -> AsyncIterator[MakeCache]:
     yield make
     for cache in made:
         await cache.aclose()
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    """OpenAI on this machine."""
-    with openai_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from costopt import ConfigError, LocalStore
 from langchain_costopt import SemanticCache, StreamCache
 from tests.langchain.conftest import NEAR, MakeCache
 from tests.langchain.models import CountingModel, StreamingModel, numbered
-from tests.langchain.test_scope import PARAPHRASE, QUESTION, tier
+from tests.langchain.test_scope import tier
+from tests.rewordings import PARAPHRASE, QUESTION
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -33,15 +31,9 @@ from tests.costopt.compression.chats import agent_chat, essay, log
 from tests.faults.words import Words
 from tests.langchain.models import CountingModel
 from tests.langchain.test_router_conformance import chat
-from tests.openai_server import OpenAIServer, openai_server
+from tests.openai_server import OpenAIServer
 
 FREE = Price(1, 1)  # no prompt cache
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
 
 
 @tool
@@ -224,20 +216,6 @@ def test_options_that_cannot_be_meant_are_refused(made: Any) -> None:
         made(keep_last=0)
     with pytest.raises(ConfigError, match="not both"):
         made(core=Core(embedder=Words()), keep_last=3)
-
-
-def test_without_langchain_it_says_what_to_install() -> None:
-    code = (
-        "import sys, importlib.abc\n"
-        "class Block(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('langchain', 'langgraph'): raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "from langchain_costopt import DocumentCompressor, HistoryCompressor\n"
-        "from langchain_costopt import CompressionMiddleware\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "CompressionMiddleware is for LangChain's agents: pip install langchain" in done.stderr
 
 
 def test_instructions_stay_wherever_they_stand() -> None:

@@ -23,10 +23,10 @@ from costopt import Usage
 from langchain_costopt import CostTracker
 from langchain_costopt.demo import SimulatedChatModel
 from tests.anthropic_server import anthropic_server
-from tests.billing import Bill
-from tests.langchain.test_scope import PARAPHRASE, QUESTION
-from tests.langchain.tracked import assert_billed, chat, rows
+from tests.billing import Bill, assert_billed, rows
+from tests.langchain.tracked import chat
 from tests.openai_server import Behaviour, OpenAIServer
+from tests.rewordings import PARAPHRASE, QUESTION
 from tests.timed import timed
 
 # -- whatever way a call goes --------------------------------------------------------------------------------

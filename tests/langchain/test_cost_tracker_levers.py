@@ -14,11 +14,11 @@ from langchain_core.prompts import ChatPromptTemplate
 from costopt import BudgetExceededError, Tier, Usage
 from costopt.audit import Ledger, SpendingLimit
 from langchain_costopt import CostTracker, RouterRunnable
-from tests.billing import PRICES, Bill
+from tests.billing import PRICES, Bill, assert_billed, assert_one_fell_back_and_three_hit, rows
 from tests.langchain.conftest import MakeCache
-from tests.langchain.test_scope import PARAPHRASE, QUESTION
-from tests.langchain.tracked import assert_billed, chat, rows
+from tests.langchain.tracked import chat
 from tests.openai_server import Behaviour, OpenAIServer
+from tests.rewordings import PARAPHRASE, QUESTION
 
 # -- caches and routers --------------------------------------------------------------------------------------
 
@@ -130,22 +130,7 @@ async def test_a_cache_a_router_and_a_limit_in_one_application(
     app.invoke({"q": "What is the capital of Spain?"}, config)
 
     found = rows(tracker)
-    assert [(row.model, row.status, row.route, row.cache) for row in found] == [
-        ("gpt-4o-mini", "error", "gpt-4o-mini", None),
-        ("gpt-4o", "ok", "gpt-4o", None),
-        ("gpt-4o", "ok", None, "exact"),
-        ("gpt-4o", "ok", None, "semantic"),
-        ("gpt-4o", "ok", None, "exact"),
-        ("gpt-4o", "ok", "gpt-4o", None),  # the other one was told to slow down, and rests
-    ]
-    assert len({row.request_id for row in found}) == 5, "the tiers of one request share its id"
-    assert {row.session for row in found} == {"s1"}
-    paid = found[1].usage
-    assert paid is not None
-    for hit in found[2:5]:
-        assert (hit.usage, hit.cost) == (Usage(), 0)
-        assert hit.avoided_usage == Usage(paid.input_tokens, paid.output_tokens)
-        assert hit.avoided_cost == PRICES["gpt-4o"].cost(hit.avoided_usage), "at the prices that the tracker was given"
+    assert_one_fell_back_and_three_hit(found)
     totals = tracker.ledger.totals()
     assert (totals.attempts, totals.failed, totals.cache_hits) == (6, 1, 3)
     assert totals.avoided_cost == 3 * (found[2].avoided_cost or 0)

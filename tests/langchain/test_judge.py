@@ -14,7 +14,8 @@ from langchain_costopt import SemanticCache
 from tests.costopt.caching.judges import SURE_ENOUGH, TRUSTING, logit
 from tests.langchain.conftest import MakeCache
 from tests.langchain.models import CountingModel
-from tests.langchain.test_scope import PARAPHRASE, QUESTION, UNRELATED, ask, tier
+from tests.langchain.test_scope import ask, tier
+from tests.rewordings import PARAPHRASE, QUESTION, UNRELATED
 
 FRENCH, GERMAN = SystemMessage("Answer in French."), SystemMessage("Answer in German.")
 PHONE, PHONE_PARAPHRASE = "How do I unlock my phone?", "How can I unlock my phone?"

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from langchain_costopt import StreamCache
 from tests.langchain.conftest import MakeCache
-from tests.langchain.test_scope import PARAPHRASE, QUESTION, UNRELATED, tier
-from tests.openai_server import OpenAIServer, openai_server
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
+from tests.langchain.test_scope import tier
+from tests.openai_server import OpenAIServer
+from tests.rewordings import PARAPHRASE, QUESTION, UNRELATED
 
 
 def chat(server: OpenAIServer, cache: object, **options: object) -> ChatOpenAI:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,20 +21,8 @@ from costopt import LocalStore, SimilarityJudge
 from costopt.errors import ConfigError, ContextLengthError, EngineError, TruncatedOutputError
 from costopt.local.openai_engine import OpenAICompatibleEngine
 from langchain_costopt import ChatQuantized, SemanticCache
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OpenAIServer) -> OpenAIServer:
-    running.requests.clear()
-    running.behaviours.clear()
-    return running
+from tests.behaviours import AnotherTask
+from tests.openai_server import Behaviour, OpenAIServer
 
 
 @pytest.fixture
@@ -96,19 +83,8 @@ async def test_awaiting_callers_get_the_same(chat: ChatQuantized, server: OpenAI
 
 
 async def test_awaiting_leaves_the_event_loop_free(chat: ChatQuantized, server: OpenAIServer) -> None:
-    """The server answers only once another task of the same loop had its turn."""
-    arrived, released = threading.Event(), threading.Event()
-
-    def waits(_: int) -> Behaviour:
-        arrived.set()
-        return Behaviour(text=str(released.wait(10)))
-
-    async def releases() -> None:
-        await asyncio.to_thread(arrived.wait, 10)
-        released.set()
-
-    server.behaviours["m"] = waits
-    answer, _ = await asyncio.gather(chat.ainvoke("Hello"), releases())
+    server.behaviours["m"] = other = AnotherTask()
+    answer, _ = await asyncio.gather(chat.ainvoke("Hello"), other.turn())
     assert answer.text == "True"
 
 

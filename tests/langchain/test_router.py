@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -23,13 +22,7 @@ from langchain_costopt import RouterRunnable
 from tests.costopt.routing.models import ByVector, Scored, Vectors
 from tests.langchain.models import CountingModel
 from tests.langchain.test_router_conformance import chat
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
+from tests.openai_server import Behaviour, OpenAIServer
 
 
 def routed(server: OpenAIServer, **options: Any) -> RouterRunnable:

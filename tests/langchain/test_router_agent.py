@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,13 +20,7 @@ from langchain_costopt import RouterMiddleware
 from tests.costopt.routing.models import Scored
 from tests.langchain.test_router import routed, said
 from tests.langchain.test_router_conformance import chat
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
+from tests.openai_server import Behaviour, OpenAIServer
 
 
 @tool
@@ -141,17 +132,3 @@ def test_a_middleware_takes_a_router_or_tiers(server: OpenAIServer) -> None:
     with pytest.raises(ConfigError, match="not both"):
         RouterMiddleware(["a"], router=Router(["a"]))
     assert RouterMiddleware(router=Router(["a"])).router.names == ("a",)
-
-
-def test_without_langchain_it_says_what_to_install() -> None:
-    code = (
-        "import sys, importlib.abc\n"
-        "class Block(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('langchain', 'langgraph'): raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "from langchain_costopt import RouterRunnable\n"
-        "from langchain_costopt import RouterMiddleware\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install langchain" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,8 @@ from tests.costopt.routing.models import Scored
 from tests.langchain.conftest import NEAR
 from tests.langchain.test_router import City, routed, said
 from tests.langchain.test_router_conformance import chat
-from tests.langchain.test_scope import PARAPHRASE, QUESTION
-from tests.openai_server import OpenAIServer, openai_server
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
+from tests.openai_server import OpenAIServer
+from tests.rewordings import PARAPHRASE, QUESTION
 
 
 class CountingCache(InMemoryCache):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
-from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import SecretStr
 
 from costopt import Tier
 from langchain_costopt import RouterRunnable
-from tests.openai_server import OpenAIServer, openai_server
+from tests.langchain.conformance import LoopbackIntegrationTests
 
 
 def chat(url: str, model: str, **options: Any) -> ChatOpenAI:
@@ -37,15 +35,7 @@ class TestUnit(ChatModelUnitTests):
 
 # Of ChatOpenAI itself, with or without a router: it serialises what it parsed, and knows no pydantic 1 schemas.
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings", "ignore:Received a Pydantic BaseModel V1")
-class TestIntegration(ChatModelIntegrationTests):
-    server: OpenAIServer
-
-    @pytest.fixture(autouse=True, scope="class")
-    @classmethod
-    def _server(cls) -> Iterator[None]:
-        with openai_server() as cls.server:
-            yield
-
+class TestIntegration(LoopbackIntegrationTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return RouterRunnable
@@ -55,13 +45,5 @@ class TestIntegration(ChatModelIntegrationTests):
         return {"tiers": tiers(self.server.url)}
 
     @property
-    def supports_json_mode(self) -> bool:
-        return True
-
-    @property
     def model_override_value(self) -> str | None:
         return "gpt-4o"  # the name of a tier: a short question would not go there
-
-    @property
-    def supports_image_inputs(self) -> bool:
-        return False  # it would fetch a picture from the web; test_router.py looks at images

@@ -13,16 +13,11 @@ import pytest
 
 from costopt import Budget, BudgetExceededError, Cascade, Tier
 from langchain_costopt import RouterRunnable
+from tests.behaviours import FAULTS
 from tests.costopt.routing.models import Scored
 from tests.langchain.test_router import routed, said
 from tests.langchain.test_router_conformance import chat
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
+from tests.openai_server import Behaviour, OpenAIServer
 
 
 def small(server: OpenAIServer, **options: Any) -> RouterRunnable:
@@ -49,15 +44,6 @@ def for_each(chunks: Iterator[Any], see: Callable[[Any], None]) -> None:
 
 async def aall(chunks: AsyncIterator[Any]) -> list[Any]:
     return [chunk async for chunk in chunks]
-
-
-FAULTS = [
-    (Behaviour(status=429, error="Rate limit reached"), "rate limit"),
-    (Behaviour(status=500), "server error"),
-    (Behaviour(status=401), "authentication"),
-    (Behaviour(status=400, error="maximum context length is 128000 tokens"), "context overflow"),
-    (Behaviour(status=400, error="no such parameter"), "invalid request"),
-]
 
 
 @pytest.mark.parametrize(("behaviour", "cause"), FAULTS)

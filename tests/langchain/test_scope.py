@@ -14,16 +14,7 @@ from langchain_costopt import SemanticCache
 from langchain_costopt.messages import model_of
 from tests.langchain.conftest import NEAR, MakeCache
 from tests.langchain.models import CountingModel
-
-QUESTION = "How do I reset my password?"
-PARAPHRASE = "How can I reset my password?"
-UNRELATED = [
-    "How do I cancel my subscription?",
-    "What are your opening hours?",
-    "Which planets have rings?",
-    "How do I sort a list in Python?",
-    "Where is my parcel?",
-]
+from tests.rewordings import PARAPHRASE, QUESTION, UNRELATED
 
 
 def ask(model: CountingModel, *messages: Any) -> AIMessage:

@@ -14,17 +14,11 @@ from llama_index.llms.openai import OpenAI
 
 from costopt import LocalStore, SemanticCache, SimilarityJudge
 from llamaindex_costopt import CachedLLM
-from tests.openai_server import OpenAIServer, openai_server
+from tests.openai_server import OpenAIServer
 
 NEAR = SimilarityJudge(0.9)
 MakeLLM = Callable[..., CachedLLM]
 MakeCache = Callable[..., SemanticCache]
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,16 +6,6 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
-QUESTION = "How do I reset my password?"
-PARAPHRASE = "How can I reset my password?"
-UNRELATED = [
-    "How do I cancel my subscription?",
-    "What are your opening hours?",
-    "Which planets have rings?",
-    "How do I sort a list in Python?",
-    "Where is my parcel?",
-]
-
 
 def user(text: str, system: str | None = None) -> list[ChatMessage]:
     """The messages that ask this."""

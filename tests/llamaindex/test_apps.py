@@ -20,7 +20,7 @@ from llama_index.core.schema import TextNode
 from costopt import LocalStore, SemanticCache, default_embedder
 from llamaindex_costopt import CachedLLM, CompressorPostprocessor, CostTracker, RouterLLM
 from tests.llamaindex.contract import MODELS, openai_like
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
+from tests.openai_server import Behaviour, OpenAIServer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pydantic.PydanticDeprecatedSince20")
 
@@ -98,12 +98,6 @@ def loop() -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    with openai_server() as running:
-        yield running
 
 
 @pytest.fixture

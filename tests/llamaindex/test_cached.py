@@ -31,8 +31,9 @@ from pydantic import BaseModel, PrivateAttr
 from costopt import Answer, ConfigError, SemanticCache
 from llamaindex_costopt import CachedLLM, CostTracker
 from tests.llamaindex.conftest import MakeCache, MakeLLM, openai
-from tests.llamaindex.served import PARAPHRASE, QUESTION, UNRELATED, tier, user
+from tests.llamaindex.served import tier, user
 from tests.openai_server import Behaviour, OpenAIServer
+from tests.rewordings import PARAPHRASE, QUESTION, UNRELATED
 
 
 class City(BaseModel):

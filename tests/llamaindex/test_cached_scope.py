@@ -14,8 +14,9 @@ from pydantic import create_model
 from costopt import SemanticCache
 from llamaindex_costopt import CachedLLM, RouterLLM
 from tests.llamaindex.conftest import MakeCache, MakeLLM, openai
-from tests.llamaindex.served import PARAPHRASE, QUESTION, UNRELATED, tier, user
+from tests.llamaindex.served import tier, user
 from tests.openai_server import OpenAIServer
+from tests.rewordings import PARAPHRASE, QUESTION, UNRELATED
 
 PICTURE = base64.b64decode("R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs=")
 

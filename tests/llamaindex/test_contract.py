@@ -22,12 +22,15 @@ def routed(url: str) -> RouterLLM:
 
 class TestOpenAILike(LLMContract):
     keeps_no_secrets = False
+    closes_at_once = False
 
     def make(self, url: str, folder: Path) -> LLM:
         return openai_like(url)
 
 
 class TestWrapperLLM(LLMContract):
+    closes_at_once = False
+
     def make(self, url: str, folder: Path) -> LLM:
         return WrapperLLM(openai_like(url))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,23 +21,11 @@ from costopt.errors import ConfigError, ContextLengthError, EngineError, Truncat
 from costopt.local.openai_engine import OpenAICompatibleEngine
 from costopt.local.shared import shared_engine
 from llamaindex_costopt import QuantizedLLM
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
+from tests.behaviours import AnotherTask
+from tests.openai_server import Behaviour, OpenAIServer
 
 # Of LlamaIndex itself: some of its modules use what pydantic or Python have since deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pydantic.PydanticDeprecatedSince20")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OpenAIServer) -> OpenAIServer:
-    running.requests.clear()
-    running.behaviours.clear()
-    return running
 
 
 @pytest.fixture
@@ -126,19 +113,8 @@ def test_a_formatted_text_is_gone_on_from(llm: QuantizedLLM, server: OpenAIServe
 
 
 async def test_awaiting_leaves_the_event_loop_free(llm: QuantizedLLM, server: OpenAIServer) -> None:
-    """The server answers only once another task of the same loop had its turn."""
-    arrived, released = threading.Event(), threading.Event()
-
-    def waits(_: int) -> Behaviour:
-        arrived.set()
-        return Behaviour(text=str(released.wait(10)))
-
-    async def releases() -> None:
-        await asyncio.to_thread(arrived.wait, 10)
-        released.set()
-
-    server.behaviours["m"] = waits
-    one, other, _ = await asyncio.gather(llm.acomplete("Hello"), llm.achat(user("Hello")), releases())
+    server.behaviours["m"] = waiting = AnotherTask()
+    one, other, _ = await asyncio.gather(llm.acomplete("Hello"), llm.achat(user("Hello")), waiting.turn())
     assert (one.text, other.message.content) == ("True", "True")
 
 

@@ -15,20 +15,12 @@ import pytest
 from costopt import Budget, BudgetExceededError, Cascade, Tier
 from costopt.audit import Ledger, SpendingLimit
 from llamaindex_costopt import CostTracker, RouterLLM, SpendingGate
+from tests.behaviours import FAULTS
 from tests.costopt.routing.models import Scored
 from tests.llamaindex.routed import drained, every_way, llm, routed, said, user, words
 from tests.openai_server import Behaviour, OpenAIServer
 
 CHEAP, STRONG = Decimal("0.0000117"), Decimal("0.000195")
-
-
-FAULTS = [
-    (Behaviour(status=429, error="Rate limit reached"), "rate limit"),
-    (Behaviour(status=500), "server error"),
-    (Behaviour(status=401), "authentication"),
-    (Behaviour(status=400, error="maximum context length is 128000 tokens"), "context overflow"),
-    (Behaviour(status=400, error="no such parameter"), "invalid request"),
-]
 
 
 @pytest.mark.parametrize(("behaviour", "cause"), FAULTS)

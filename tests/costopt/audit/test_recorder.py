@@ -69,7 +69,7 @@ def test_each_attempt_of_a_router_is_a_row(recorder: Recorder) -> None:
     assert (strong.model, strong.usage) == ("strong-1", Usage(100, 10, 60, reasoning_tokens=5))
     assert cheap.request_id == strong.request_id == decision["id"]
     assert (cheap.cost or 0) + (strong.cost or 0) == Decimal(decision["cost"])
-    assert (cheap.baseline_cost, strong.baseline_cost) == (None, Decimal(decision["baseline_cost"]))
+    assert (cheap.baseline_cost, strong.baseline_cost) == (0, Decimal(decision["baseline_cost"]))
     assert (cheap.latency_s, strong.latency_s is not None) == (None, True)
 
 

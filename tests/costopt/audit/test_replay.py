@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cookbook.benchmarks.planted_log import Planted, planted_log, planted_router, router_outcomes
 from costopt import CrossEncoderJudge
@@ -19,6 +22,8 @@ from costopt.audit.bill import bill_of
 from costopt.audit.columns import Flag
 from costopt.audit.repeats import exact_hits
 from costopt.audit.report import CostReport, audit
+from costopt.audit.report_html import html_report
+from costopt.audit.report_text import print_report
 from costopt.embedding import default_model
 from costopt.errors import ConfigError
 from costopt.pricing import Price, Usage, cost
@@ -69,6 +74,7 @@ def test_every_saving_is_within_two_points_of_what_was_planted(planted: tuple[Pl
 def test_every_range_holds_its_likely_case_and_the_steps_add_up(planted: tuple[Planted, CostReport]) -> None:
     _, report = planted
     for lever in report.levers:
+        assert lever.high is not None
         assert lever.low <= lever.likely <= lever.high
         assert lever.quality
     together = report.together
@@ -100,7 +106,22 @@ def test_without_a_router_over_routing_is_unknown_and_bounded(tmp_path: Path) ->
     short = audit(write(path, [asked("Why?") | small]), cheaper=["gpt-4o-mini"])
     assert short.questions.routing["share_high"] == 1.0
     lever = next(each for each in short.levers if each.name == "routing")
+    assert lever.high is not None
     assert lever.high > 0
+
+
+def test_without_the_pass_over_the_questions_nothing_is_said_of_the_semantic_cache(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", [asked("Why?"), asked("Why?"), asked("How come?")])
+    report = audit(path)
+    lever = next(each for each in report.levers if each.name == "semantic cache")
+    assert (lever.known, lever.low, lever.likely, lever.high) == (False, 0, 0, None)
+    out = Console(file=io.StringIO(), width=100)
+    print_report(report, out)
+    shown = next(line for line in out.file.getvalue().splitlines() if "semantic cache" in line)  # type: ignore[attr-defined]
+    row = re.search(r"<tr>(?:(?!</tr>).)*semantic cache.*?</tr>", html_report(report), re.DOTALL)
+    assert row is not None
+    assert row.group().count("unknown") == shown.count("unknown") == 4
+    assert row.group().count("$0.00") == shown.count("$0.00") == 1, "at least: nothing is sure"
 
 
 def test_a_router_needs_an_embedder(tmp_path: Path) -> None:

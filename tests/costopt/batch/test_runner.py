@@ -292,6 +292,7 @@ def test_cached_and_reasoning_tokens_are_counted_once_and_priced_as_such(
     dated = {"openai": "gpt-4o-mini-2024-07-18", "anthropic": "claude-haiku-4-5-20251001"}[name]
     said = {"usage": usage, "model": dated}
     monkeypatch.setattr(batch_answers, f"{name}_answer", lambda body: answer(body) | said)
+    server.answer = batch_answers.openai_answer
     setup = Setup(name, server, provider(name, server.url), tmp_path / "journal.db")
     (item,) = setup.runner().run(setup.asks(1))
     assert item.usage == expected

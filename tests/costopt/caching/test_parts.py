@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -154,6 +155,17 @@ def test_the_sums_say_what_is_not_priced_and_are_written_once() -> None:
     assert "1 hits without a known price" in str(stats)
     assert tally.unwritten()["saved_nanousd"] == 750_000_000
     assert tally.unwritten() == {}
+
+
+def test_sums_that_are_written_bit_by_bit_add_up() -> None:
+    tally, written = Tally(), Counter[str]()
+    for number in range(1, 6):
+        tally.count("lookups", number)
+        if number == 3:  # that time the store was down
+            tally.put_back(tally.unwritten())
+        else:
+            written.update(tally.unwritten())
+    assert (written["lookups"], tally.unwritten()) == (15, {})
 
 
 def test_a_hit_explains_itself_in_a_line() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,21 +18,12 @@ from costopt.compression import CompressionResult, Compressor, Counter, LLMLingu
 from costopt.errors import ConfigError
 from tests.costopt.compression.classifiers import LONG, PROSE, bert, xlm_roberta
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RATIOS = (0.1, 0.2, 0.33, 0.5, 0.8)
 CLOSE = 0.97
 KINDS = {"bert": bert, "xlm_roberta": xlm_roberta}
 TEXTS = st.text(alphabet=st.sampled_from("aB9 .,-'\"()[]=<|>\n\t。，是的ไม่Камф😀🏽\u200b\u0301\ud800"), max_size=80)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """With more, small passes wait for whatever else the machine does."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -18,7 +18,8 @@ from tests.costopt.compression.classifiers import LONG, PROSE, bert, xlm_roberta
 RATES = (0.1, 0.33, 0.5, 0.9)
 KINDS = {"bert": bert, "xlm_roberta": xlm_roberta}
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of llmlingua
+# The warnings are those of llmlingua.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 
 
 class Peer:
@@ -52,17 +53,6 @@ class Peer:
         read = model.encode(word)
         pieces = zip(read.tokens.ids, read.written, strict=True)
         return "".join(piece.lstrip("#▁") or piece.strip("▁") for token, piece in pieces if token != model.unknown_id)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """With more, small passes wait for whatever else the machine does."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

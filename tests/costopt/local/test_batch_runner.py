@@ -24,20 +24,7 @@ from costopt.local.batch_report import BatchProgress, MachinePrice
 from costopt.local.batch_runner import LocalBatchRunner
 from costopt.local.openai_engine import OpenAICompatibleEngine
 from tests.costopt.local.batch_rows import read, row, written
-from tests.openai_server import Behaviour, OpenAIServer, openai_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with openai_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OpenAIServer) -> OpenAIServer:
-    running.requests.clear()
-    running.behaviours.clear()
-    return running
+from tests.openai_server import Behaviour, OpenAIServer
 
 
 @pytest.fixture
