@@ -67,9 +67,10 @@ def _looked_at(site: Path) -> None:
             assert not tab.messages, page
             assert all(address.startswith(("file:", "data:", "about:")) for address in tab.requests), page
         # Asked again until it answers: what is typed before the search is ready is lost.
-        tab.value("document.querySelector('[data-md-component=search-query]').focus()")
+        field = "document.querySelector('[data-md-component=search-query]')"
+        tab.value(f"{field}.focus()")
         tab.call("Input.insertText", text="tenant")
-        typed = "document.querySelector('[data-md-component=search-query]').dispatchEvent(new Event('input'))"
+        typed = f"{field}.focus(), {field}.dispatchEvent(new Event('keyup'))"
         results = "document.querySelectorAll('.md-search-result__item').length"
         deadline = time.monotonic() + 30
         while (found := tab.value(f"{typed}, {results}")) < 3 and time.monotonic() < deadline:
