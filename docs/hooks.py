@@ -20,7 +20,7 @@ _LINK = re.compile(r"\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 _CODE = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".jsonl": "json"}
 _PICTURES = (".svg", ".png")
 _ELSEWHERE = "repository/"
-_FETCHED = "https://unpkg.com/iframe-worker/shim"
+_FETCHED = re.compile(r"https://[\w.]+/iframe-worker/shim")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -55,12 +55,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
     """What the theme would fetch from elsewhere for its search is a file of ours."""
-    return output.replace(_FETCHED, posixpath.relpath("assets/worker.js", posixpath.dirname(page.url) or "."))
+    return _FETCHED.sub(posixpath.relpath("assets/worker.js", posixpath.dirname(page.url) or "."), output)
 
 
 def on_post_template(output_content: str, template_name: str, config: Any) -> str:
     """The same for the page of addresses that are not there; it is served from any folder."""
-    return output_content.replace(_FETCHED, "/assets/worker.js")
+    return _FETCHED.sub("/assets/worker.js", output_content)
 
 
 def linked(page: str) -> list[str]:
