@@ -13,7 +13,7 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.base import RunnableBindingBase
 
-from costopt.errors import ConfigError, require
+from costopt.errors import ConfigError
 from costopt.optimizer import Parts
 from langchain_costopt.batch_runner import BatchRunner
 from langchain_costopt.cache import SemanticCache
@@ -78,7 +78,6 @@ class LangChainApp:
         """
         if self._parts.history is None:
             return []
-        require("langchain.agents", "langchain", instead="pip install langchain, where its agents are")
         from langchain_costopt.compression_middleware import CompressionMiddleware
 
         return [CompressionMiddleware(**self._parts.history)]

@@ -7,13 +7,14 @@ from typing import Any, Unpack
 
 from costopt.compression.books import Books, CompressionStats
 from costopt.compression.history import HistoryCompressor as Core
+from costopt.errors import MissingExtraError
 from costopt.routing.tier import Tier
 from langchain_costopt.history_compressor import HistoryOptions, ashortened, core_of, shortened
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 except ImportError as error:
-    raise ImportError("CompressionMiddleware is for LangChain's agents: pip install langchain") from error
+    raise MissingExtraError("langchain.agents", "langchain", "pip install langchain, where its agents are") from error
 
 __all__ = ["CompressionMiddleware"]
 

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableBinding
 from langchain_core.runnables.config import ensure_config
 
+from costopt.errors import MissingExtraError
 from costopt.routing.cascade import Reply
 from costopt.routing.options import router_of
 from costopt.routing.request import RouteRequest
@@ -24,7 +25,7 @@ try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
     from langgraph.errors import GraphBubbleUp
 except ImportError as error:
-    raise ImportError("RouterMiddleware is for LangChain's agents: pip install langchain") from error
+    raise MissingExtraError("langchain.agents", "langchain", "pip install langchain, where its agents are") from error
 
 __all__ = ["RouterMiddleware"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.metadata
 import json
 import subprocess
 from pathlib import Path
@@ -222,6 +223,8 @@ def test_doctor_finds_this_installation_sound(tmp_path: Path, redis_url: str) ->
     assert done.returncode == 0, done.stdout
     assert checks["redis"]["state"] == checks["embedder"]["state"] == checks["local store"]["state"] == "ok"
     assert "all-MiniLM-L6-v2" in checks["embedder"]["finding"]
+    extras = set(importlib.metadata.metadata("costopt").get_all("Provides-Extra", [])) - {"all"}
+    assert extras == {name.removeprefix("extra [")[:-1] for name in checks if name.startswith("extra ")}
 
 
 def test_doctor_names_the_mend_for_what_is_broken(tmp_path: Path) -> None:

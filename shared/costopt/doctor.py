@@ -17,11 +17,18 @@ from costopt.errors import CostOptError
 
 __all__ = ["Check", "examine"]
 
+# By extra: the module without which it does nothing, and the package that has it.
 _EXTRAS = {
     "langchain": ("langchain_core", "langchain-core"),
     "llamaindex": ("llama_index.core", "llama-index-core"),
     "redis": ("redisvl", "redisvl"),
     "minilm": ("torch", "torch"),
+    "compress": ("transformers", "transformers"),
+    "local": ("bitsandbytes", "bitsandbytes"),
+    "structured": ("llguidance", "llguidance"),
+    "served": ("openai", "openai"),
+    "batch": ("anthropic", "anthropic"),
+    "gpu": ("pynvml", "nvidia-ml-py"),
 }
 
 

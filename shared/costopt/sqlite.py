@@ -181,7 +181,8 @@ def errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be used: {error}") from error
     except sqlite3.Error as error:
         raise StoreError(
-            f"{path} is damaged, or none of ours ({error}): remove it, it will be made anew, or give another path"
+            f"{path} is no database of costopt, or a damaged one ({error}): give another path; if it was costopt's, "
+            "remove it, and it is made anew"
         ) from error
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error}") from error
