@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     import redis
 
+    from costopt import Optimizer
     from tests.clusters import RedisCluster, SentinelSetup
     from tests.openai_server import OpenAIServer
     from tests.proxies import TlsRedisServer
@@ -58,6 +59,23 @@ def server() -> Iterator[OpenAIServer]:
 
     with openai_server() as running:
         yield running
+
+
+@pytest.fixture
+def make_optimizer(tmp_path: Path) -> Iterator[Callable[..., Optimizer]]:
+    """A function that makes optimizers with a cache of the same text and a ledger; patient, for it is not speed."""
+    from costopt import Optimizer
+
+    made: list[Optimizer] = []
+
+    def make(**options: Any) -> Optimizer:
+        cache = {"store": str(tmp_path / "cache.db"), "exact_only": True, "time_budget": 10.0}
+        made.append(Optimizer(**{"cache": cache, "router": {}, "ledger": tmp_path / "ledger.db", **options}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.fixture(scope="session")

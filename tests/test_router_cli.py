@@ -118,6 +118,15 @@ def test_score_prints_one_line_a_prompt_in_order(place: Path, tmp_path: Path) ->
     assert done.stderr == ""
 
 
+def test_the_question_alone_is_read_where_a_marker_stands_before_it(place: Path, tmp_path: Path) -> None:
+    question = "What is the currency of Peru?"
+    stdin = json.dumps({"prompt": f"{'Find the integral of x^3. ' * 40}Question: {question}"})
+    args = ("score", "-", "--router", place / "r")
+    parted = router(*args, "--split", "Question: ", folder=tmp_path, stdin=stdin)
+    bare = router(*args, folder=tmp_path, stdin=json.dumps({"prompt": question}))
+    assert parted.stdout == bare.stdout != router(*args, folder=tmp_path, stdin=stdin).stdout
+
+
 def test_score_reads_the_cheap_answer_where_there_is_one(place: Path, tmp_path: Path) -> None:
     prompt = "A shop in Peru sells 4 boxes at $7 each and takes 5 % off. How much is left after tax?"
     answers = ["First, 4 + 7 = 11. So the answer is 11.", "First, 4 + 7 = 18, so", None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from costopt.cli_parts import print_json
+from costopt.cli_parts import AsJson, print_json
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="What `batch submit`
 JournalFile = Annotated[
     Path | None, typer.Option("--journal", metavar="F", help="Where all is written down, prompts and answers too.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _PROVIDERS = ("openai", "anthropic")
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from costopt.audit_cli import audit_log
 from costopt.batch_cli import batch_app
-from costopt.cli_parts import print_json, write_text
+from costopt.cli_parts import AsJson, print_json, write_text
 from costopt.compression_cli import compress
 from costopt.errors import ConfigError, CostOptError, require
 from costopt.local_cli import local_app, plan
@@ -49,7 +49,6 @@ CacheFile = Annotated[Path | None, typer.Option("--path", metavar="FILE", help="
 MaxError = Annotated[
     float | None, typer.Option("--max-error", help="Share of served answers that may be wrong, in [0, 1).")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command()

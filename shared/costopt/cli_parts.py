@@ -7,14 +7,19 @@ import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from costopt.pricing import Price
 
-__all__ = ["dollars", "prices", "print_json", "write_text"]
+__all__ = ["AsJson", "dollars", "prices", "print_json", "write_text"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+"""The option of commands that `print_json`."""
 
 
 def prices(given: Sequence[str]) -> dict[str, Price]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from costopt.cli_parts import print_json
+from costopt.cli_parts import AsJson, print_json
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ local_app = typer.Typer(help="Run models of one's own.", no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Quantization = Annotated[str, typer.Option(help="nf4, fp4, int8 or none.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")]
 

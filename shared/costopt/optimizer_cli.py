@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from costopt.cli_parts import AsJson, print_json
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ LedgerFile = Annotated[Path | None, typer.Option("--ledger", metavar="FILE", hel
 Since = Annotated[str | None, typer.Option(metavar="WHEN", help="From this UTC day on: 2026-11-22, or 7d for a week.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")]
 Every = Annotated[float, typer.Option(help="With --watch: seconds between looks.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def init(path: InitFile = _CONFIG, force: Force = False) -> None:
@@ -85,7 +84,7 @@ def report(
             return
         found = savings(opened, start)
     if as_json:
-        sys.stdout.write(json.dumps(found.as_dict(), indent=2) + "\n")
+        print_json(found.as_dict())
     else:
         _show(found)
 

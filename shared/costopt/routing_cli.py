@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from costopt import cli_parts
-from costopt.cli_parts import print_json, write_text
+from costopt.cli_parts import AsJson, print_json, write_text
 from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ OutcomesFile = Annotated[
 ]
 PromptsFile = Annotated[str, typer.Argument(metavar="PROMPTS", help='JSONL of {"prompt"}; .gz; - for stdin.')]
 RouterFile = Annotated[Path, typer.Option("--router", metavar="F", help="What `router train` wrote.")]
+Marker = Annotated[
+    str | None, typer.Option("--split", metavar="MARKER", help="What stands before the question: a Router's split=.")
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _NAMES = {"apgr": "APGR", "cpt50": "CPT(50 %)", "cpt80": "CPT(80 %)", "share_at_95": "share at 95 %"}
 
@@ -198,6 +200,7 @@ def calibrate(
         typer.Option(metavar="MODEL=IN/OUT", help="Dollars per million tokens, for a model the price list lacks."),
     ] = None,
     output_tokens: Annotated[int, typer.Option(help="Tokens of a typical answer, for dollars.", min=1)] = 300,
+    split: Marker = None,
     as_json: AsJson = False,
 ) -> None:
     """Set the thresholds for a target from prompts like those to come; no labels are needed. Writes them into F."""
@@ -207,7 +210,8 @@ def calibrate(
     policy, prices = _policy(strong_share, dollars, quality), cli_parts.prices(price or [])
     router, embedder = _loaded(router_file)
     texts, answers = read_prompts(prompts)
-    costs = request_costs(texts, router.tiers, prices, output_tokens)
+    costs = request_costs(texts, router.tiers, prices, output_tokens)  # of all of a prompt
+    texts = _questions(texts, split)
     with err.status("embedding"):
         vectors = embedder.embed(texts)
     found = calibrate_router(router, policy, texts, vectors, costs, [each.get(router.tiers[0]) for each in answers])
@@ -246,7 +250,7 @@ def _say_calibrated(found: Calibration, router_file: Path) -> None:
 
 
 @router_app.command()
-def score(prompts: PromptsFile, router_file: RouterFile) -> None:
+def score(prompts: PromptsFile, router_file: RouterFile, split: Marker = None) -> None:
     """Print for each prompt, in order, what the strongest tier is expected to add to the cheapest.
 
     Where a line carries the cheapest model's answer ("answers": {model: text}) and the router has learned to read them,
@@ -256,6 +260,7 @@ def score(prompts: PromptsFile, router_file: RouterFile) -> None:
 
     router, embedder = _loaded(router_file)
     texts, answers = read_prompts(prompts)
+    texts = _questions(texts, split)
     if router.mode == "off":
         err.print(f"this router is off: it was trained on {router.rows} labels, and holds every prompt for the same")
     with err.status("embedding"):
@@ -272,6 +277,13 @@ def score(prompts: PromptsFile, router_file: RouterFile) -> None:
     for i, gain in enumerate(gains):
         line = {"score": round(float(gain), 9), "novel": bool(novel[i]), "by": by[i in chosen]}
         sys.stdout.write(json.dumps(line) + "\n")
+
+
+def _questions(prompts: Sequence[str], split: str | None) -> list[str]:
+    """What a `Router` with the same `split` has its estimator read."""
+    from costopt.routing.reading import Reading
+
+    return [*map(Reading(split).question, prompts)]
 
 
 def _loaded(path: str | Path) -> tuple[GainEstimator, Embedder]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,21 +33,6 @@ QUESTIONS = ["What is the capital of France?", "What is the capital of Spain?"]
 Make = Callable[..., Optimizer]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """A function that makes optimizers with a cache of the same text and a ledger; patient, for it is not speed."""
-    made: list[Optimizer] = []
-
-    def optimizer(**options: Any) -> Optimizer:
-        cache = {"store": str(tmp_path / "cache.db"), "exact_only": True, "time_budget": 10.0}
-        made.append(Optimizer(**{"cache": cache, "router": {}, "ledger": tmp_path / "ledger.db", **options}))
-        return made[-1]
-
-    yield optimizer
-    for each in made:
-        each.close()
-
-
 def two(optimizer: Optimizer, server: OpenAIServer) -> LangChainApp:
     return optimizer.langchain(*(chat(server, model=name) for name in ("gpt-4o-mini", "gpt-4o")))
 
@@ -71,9 +56,9 @@ def weather(city: str) -> str:
 
 
 async def test_an_agent_pays_for_a_question_once_and_every_attempt_is_in_the_books_once(
-    make: Make, server: OpenAIServer
+    make_optimizer: Make, server: OpenAIServer
 ) -> None:
-    optimizer = make(history={"max_tool_tokens": 50})
+    optimizer = make_optimizer(history={"max_tool_tokens": 50})
     app = two(optimizer, server)
     agent = create_agent(app.llm, [weather], middleware=app.middleware)
     asked: Any = {"messages": [("user", "What is the weather in Rome?")]}
@@ -96,10 +81,10 @@ async def test_an_agent_pays_for_a_question_once_and_every_attempt_is_in_the_boo
 
 
 def test_a_chat_is_shortened_before_it_is_sent_and_what_was_left_out_is_in_the_books(
-    make: Make, server: OpenAIServer
+    make_optimizer: Make, server: OpenAIServer
 ) -> None:
     history = {"max_tool_tokens": 40, "keep_last": 1, "prompt_cache": False}
-    optimizer = make(history=history, cache=None)
+    optimizer = make_optimizer(history=history, cache=None)
     app = two(optimizer, server)
     log = "\n".join(f"10:{i:02} request {i} was served by worker {i % 7}" for i in range(60))
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "c1"}
@@ -128,9 +113,9 @@ def test_a_chat_is_shortened_before_it_is_sent_and_what_was_left_out_is_in_the_b
 
 @pytest.mark.parametrize("models", [("gpt-4o-mini", "gpt-4o"), ("gpt-4o-mini",)])
 async def test_every_way_of_asking_goes_through_the_cache(
-    make: Make, server: OpenAIServer, models: tuple[str, ...]
+    make_optimizer: Make, server: OpenAIServer, models: tuple[str, ...]
 ) -> None:
-    app = make().langchain(*(chat(server, model=name) for name in models))
+    app = make_optimizer().langchain(*(chat(server, model=name) for name in models))
     for question, first in zip(QUESTIONS, (app.llm.stream, app.llm.invoke), strict=True):
         made: Any = first(question)
         text = words([made] if isinstance(made, AIMessage) else made)
@@ -144,30 +129,30 @@ async def test_every_way_of_asking_goes_through_the_cache(
     assert len(server.requests) == 3
 
 
-def test_the_models_that_were_given_stay_as_they_are(make: Make, server: OpenAIServer) -> None:
+def test_the_models_that_were_given_stay_as_they_are(make_optimizer: Make, server: OpenAIServer) -> None:
     own: list[Any] = []
     model = chat(server, callbacks=own)
     before = dict(vars(model))
-    app = make().langchain(model)
+    app = make_optimizer().langchain(model)
     assert app.llm is not model
     assert (type(model), type(app.llm).__name__) == (ChatOpenAI, "ChatOpenAI")
     assert isinstance(app.llm, ChatOpenAI)
     assert {name: vars(model)[name] for name in before} == before
     assert own == []
     assert app.llm.model_dump(exclude={"cache", "callbacks"}) == model.model_dump(exclude={"cache", "callbacks"})
-    bound = make().langchain(model.bind(stop=["."])).llm
+    bound = make_optimizer().langchain(model.bind(stop=["."])).llm
     assert bound.invoke("Hello?").content == bound.invoke("Hello?").content
     assert server.requests[0]["stop"] == ["."]
     assert len(server.requests) == 1
 
 
-def test_a_model_that_shall_not_be_cached_is_not(make: Make, server: OpenAIServer) -> None:
-    app = make().langchain(chat(server, cache=False))
+def test_a_model_that_shall_not_be_cached_is_not(make_optimizer: Make, server: OpenAIServer) -> None:
+    app = make_optimizer().langchain(chat(server, cache=False))
     assert app.llm.invoke("Hello?").content != app.llm.invoke("Hello?").content
 
 
-def test_applications_of_one_optimizer_share_cache_ledger_and_limit(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(limit={"dollars": 5})
+def test_applications_of_one_optimizer_share_cache_ledger_and_limit(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer(limit={"dollars": 5})
     begin = threading.Barrier(4)
     answers: list[str] = []
 
@@ -189,8 +174,8 @@ def test_applications_of_one_optimizer_share_cache_ledger_and_limit(make: Make, 
     assert optimizer.limit.spent == 2 * MINI
 
 
-def test_a_limit_stops_what_costs_and_with_a_router_nothing_else(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(limit={"dollars": "0.00002"})
+def test_a_limit_stops_what_costs_and_with_a_router_nothing_else(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer(limit={"dollars": "0.00002"})
     app = optimizer.langchain(
         *(Tier(chat(server, model=name), max_output_tokens=9) for name in ("gpt-4o-mini", "gpt-4o"))
     )
@@ -198,43 +183,45 @@ def test_a_limit_stops_what_costs_and_with_a_router_nothing_else(make: Make, ser
     with pytest.raises(BudgetExceededError):
         app.llm.invoke(QUESTIONS[1])
     assert app.llm.invoke(QUESTIONS[0]).content == first.content, "what the cache has is free"
-    alone = make(limit={"dollars": "0.00001", "account": "other"}, cache=None).langchain(chat(server))
+    alone = make_optimizer(limit={"dollars": "0.00001", "account": "other"}, cache=None).langchain(chat(server))
     alone.llm.invoke("Hello?")
     rows(alone)
     with pytest.raises(BudgetExceededError):
         alone.llm.invoke("Hello?")
 
 
-def test_a_price_that_was_given_with_a_model_is_the_price_in_the_books(make: Make, server: OpenAIServer) -> None:
-    app = make().langchain(Tier(chat(server, model="mine"), price=Price(1_000, 0)))
+def test_a_price_that_was_given_with_a_model_is_the_price_in_the_books(
+    make_optimizer: Make, server: OpenAIServer
+) -> None:
+    app = make_optimizer().langchain(Tier(chat(server, model="mine"), price=Price(1_000, 0)))
     app.llm.invoke("Hello?")
     assert [row.cost for row in rows(app)] == [Decimal("0.03")]
 
 
-def test_a_cache_of_langchains_is_taken_as_it_is(make: Make, server: OpenAIServer) -> None:
-    own = make().langchain(chat(server)).cache
+def test_a_cache_of_langchains_is_taken_as_it_is(make_optimizer: Make, server: OpenAIServer) -> None:
+    own = make_optimizer().langchain(chat(server)).cache
     assert own is not None
-    app = make(cache=own).langchain(chat(server))
+    app = make_optimizer(cache=own).langchain(chat(server))
     assert app.cache is not None
     assert app.cache.core is own.core
 
 
-def test_levers_that_are_off_are_none(make: Make, server: OpenAIServer) -> None:
-    app = make(cache=None, ledger=None, compressor={}).langchain(chat(server))
+def test_levers_that_are_off_are_none(make_optimizer: Make, server: OpenAIServer) -> None:
+    app = make_optimizer(cache=None, ledger=None, compressor={}).langchain(chat(server))
     assert (app.cache, app.tracker, app.history_compressor, app.middleware) == (None, None, None, [])
     assert app.llm.invoke("Hello?").content != app.llm.invoke("Hello?").content
 
 
-def test_a_failed_attempt_and_the_one_after_it_are_one_request(make: Make, server: OpenAIServer) -> None:
+def test_a_failed_attempt_and_the_one_after_it_are_one_request(make_optimizer: Make, server: OpenAIServer) -> None:
     server.behaviours["gpt-4o-mini"] = Behaviour(status=500)
-    optimizer = make()
+    optimizer = make_optimizer()
     two(optimizer, server).llm.invoke(QUESTIONS[0])
     report = optimizer.report()
     assert (report.requests, report.attempts, report.spent, report.saved) == (1, 2, STRONG, 0)
 
 
-def test_documents_that_were_shortened_are_in_the_report(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(compressor={"target_ratio": 0.4})
+def test_documents_that_were_shortened_are_in_the_report(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer(compressor={"target_ratio": 0.4})
     app = two(optimizer, server)
     page = Document("The museum opened in 1931. It is built of brick. Tickets cost 12 EUR. No dogs, please.")
     [kept] = app.document_compressor.compress_documents([page], "How much is a ticket?")  # type: ignore[union-attr]
@@ -247,10 +234,14 @@ def test_documents_that_were_shortened_are_in_the_report(make: Make, server: Ope
 
 
 @pytest.mark.parametrize("names", [("gpt-4o-mini", "gpt-4o"), ("gpt-4o",)])
-def test_a_batch_asks_the_cache_and_is_booked_at_its_price(make: Make, tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_batch_asks_the_cache_and_is_booked_at_its_price(
+    make_optimizer: Make, tmp_path: Path, names: tuple[str, ...]
+) -> None:
     with batch_server() as server:
         models = [ChatOpenAI(model=name, api_key="none", base_url=f"{server.url}/v1") for name in names]  # type: ignore[arg-type]
-        optimizer = make(batch={"journal": tmp_path / "j.db", "backoff": FAST, "settle": 0.05}, limit={"dollars": 5})
+        optimizer = make_optimizer(
+            batch={"journal": tmp_path / "j.db", "backoff": FAST, "settle": 0.05}, limit={"dollars": 5}
+        )
         app = optimizer.langchain(*models)
         runner = app.batch_runner()
         first = runner.batch(QUESTIONS)
@@ -265,11 +256,13 @@ def test_a_batch_asks_the_cache_and_is_booked_at_its_price(make: Make, tmp_path:
     assert report.levers["cache"].requests == 2
 
 
-def test_bare_requests_of_a_batch_are_in_the_books_too(make: Make, tmp_path: Path, server: OpenAIServer) -> None:
+def test_bare_requests_of_a_batch_are_in_the_books_too(
+    make_optimizer: Make, tmp_path: Path, server: OpenAIServer
+) -> None:
     import openai
 
     with batch_server() as batches, openai.OpenAI(api_key="none", base_url=f"{batches.url}/v1") as client:
-        optimizer = make(batch={"journal": tmp_path / "j.db", "backoff": FAST, "settle": 0.05, "urgent": 1})
+        optimizer = make_optimizer(batch={"journal": tmp_path / "j.db", "backoff": FAST, "settle": 0.05, "urgent": 1})
         runner = optimizer.langchain(chat(server)).batch_runner(OpenAIBatches(client))
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}]}
         result = runner.run([BatchRequest(body), BatchRequest({**body, "seed": 1})])
@@ -292,9 +285,9 @@ def test_bare_requests_of_a_batch_are_in_the_books_too(make: Make, tmp_path: Pat
     ],
 )
 def test_models_that_do_not_go_are_told_with_their_mend(
-    make: Make, server: OpenAIServer, models: list[Any], mend: str
+    make_optimizer: Make, server: OpenAIServer, models: list[Any], mend: str
 ) -> None:
-    optimizer = make()
+    optimizer = make_optimizer()
     known = {
         "strong": chat(server, model="gpt-4o"),
         "cheap": chat(server),
@@ -305,18 +298,18 @@ def test_models_that_do_not_go_are_told_with_their_mend(
         optimizer.langchain(*given)
 
 
-def test_several_models_need_a_router(make: Make, server: OpenAIServer) -> None:
+def test_several_models_need_a_router(make_optimizer: Make, server: OpenAIServer) -> None:
     with pytest.raises(ConfigError, match="2 models, and no router to choose: write"):
-        two(make(router=None), server)
-    policy = make(router={"policy": {"strong_share": 0.3}, "cascade": {"samples": 1}, "shadow": True})
+        two(make_optimizer(router=None), server)
+    policy = make_optimizer(router={"policy": {"strong_share": 0.3}, "cascade": {"samples": 1}, "shadow": True})
     assert isinstance(two(policy, server).llm, RouterRunnable)
     with pytest.raises(ConfigError, match="give one target"):
-        two(make(router={"policy": {}}), server)
+        two(make_optimizer(router={"policy": {}}), server)
     with pytest.raises(ConfigError, match="there is no router at"):
-        two(make(router={"estimator": "no such file"}), server)
+        two(make_optimizer(router={"estimator": "no such file"}), server)
 
 
-async def test_many_tasks_pay_once(make: Make, server: OpenAIServer) -> None:
-    app = two(make(), server)
+async def test_many_tasks_pay_once(make_optimizer: Make, server: OpenAIServer) -> None:
+    app = two(make_optimizer(), server)
     answers = await asyncio.gather(*(app.llm.ainvoke(QUESTIONS[0]) for _ in range(20)))
     assert len({answer.content for answer in answers}) == len(server.requests) == 1

@@ -29,21 +29,12 @@ QUESTION = "What is the capital of France?"
 Make = Callable[..., Optimizer]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """A function that makes optimizers; what they install is removed again."""
-    made: list[Optimizer] = []
-
-    def optimizer(**options: Any) -> Optimizer:
-        cache = {"store": str(tmp_path / "cache.db"), "exact_only": True, "time_budget": 10.0}
-        made.append(Optimizer(**{"cache": cache, "router": {}, "ledger": tmp_path / "ledger.db", **options}))
-        return made[-1]
-
-    yield optimizer
+@pytest.fixture(autouse=True)
+def _installed() -> Iterator[None]:
+    """What optimizers install is removed again."""
+    yield
     for tracker in trackers():
         tracker.remove()
-    for each in made:
-        each.close()
 
 
 def trackers() -> list[CostTracker]:
@@ -54,8 +45,8 @@ def two(optimizer: Optimizer, server: OpenAIServer) -> LlamaIndexApp:
     return optimizer.llamaindex(*(openai(server, model=name) for name in ("gpt-4o-mini", "gpt-4o")))
 
 
-async def test_a_question_is_paid_for_once_however_it_is_asked(make: Make, server: OpenAIServer) -> None:
-    optimizer = make()
+async def test_a_question_is_paid_for_once_however_it_is_asked(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer()
     llm = two(optimizer, server).llm
     paid = llm.complete(QUESTION)
     served = [llm.complete(QUESTION), await llm.acomplete(QUESTION), [*llm.stream_complete(QUESTION)][-1]]
@@ -67,8 +58,8 @@ async def test_a_question_is_paid_for_once_however_it_is_asked(make: Make, serve
     assert report.levers["routing"] == Saving(1, 42, STRONG - MINI)
 
 
-def test_a_query_engine_sends_what_the_question_needs(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(compressor={"target_ratio": 0.4}, cache=None)
+def test_a_query_engine_sends_what_the_question_needs(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer(compressor={"target_ratio": 0.4}, cache=None)
     app = two(optimizer, server)
     index = SummaryIndex(
         [TextNode(text="The museum opened in 1931. It is built of brick. Tickets cost 12 EUR.")],
@@ -83,17 +74,17 @@ def test_a_query_engine_sends_what_the_question_needs(make: Make, server: OpenAI
     assert (saving.requests, saving.dollars) == (1, saving.tokens * Decimal("0.15") / 1_000_000)
 
 
-def test_the_tracker_is_installed_once(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(cache=None)
+def test_the_tracker_is_installed_once(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer(cache=None)
     apps = [optimizer.llamaindex(openai(server)), optimizer.llamaindex(openai(server))]
-    again = make(cache=None).llamaindex(openai(server))
+    again = make_optimizer(cache=None).llamaindex(openai(server))
     assert trackers() == [apps[0].tracker]
     assert apps[0].tracker is apps[1].tracker is again.tracker
     again.llm.complete(QUESTION)
     assert optimizer.report().attempts == 1
 
 
-def test_the_models_that_were_given_stay_as_they_are(make: Make, server: OpenAIServer) -> None:
+def test_the_models_that_were_given_stay_as_they_are(make_optimizer: Make, server: OpenAIServer) -> None:
     class Waits(BaseRateLimiter):
         asked = 0
 
@@ -106,7 +97,7 @@ def test_the_models_that_were_given_stay_as_they_are(make: Make, server: OpenAIS
     own = Waits()
     model = openai(server)
     model.rate_limiter = own
-    optimizer = make(limit={"dollars": "0.00001"}, cache=None)
+    optimizer = make_optimizer(limit={"dollars": "0.00001"}, cache=None)
     app = optimizer.llamaindex(model)
     assert model.rate_limiter is own
     app.llm.complete(QUESTION)
@@ -114,11 +105,11 @@ def test_the_models_that_were_given_stay_as_they_are(make: Make, server: OpenAIS
     assert optimizer.report().spent == MINI
     with pytest.raises(BudgetExceededError):
         app.llm.complete(QUESTION)
-    assert make(cache=None, ledger=None, compressor={}).llamaindex(model).llm is model
+    assert make_optimizer(cache=None, ledger=None, compressor={}).llamaindex(model).llm is model
 
 
-def test_a_limit_stops_the_router(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(limit={"dollars": "0.00002"}, cache=None)
+def test_a_limit_stops_the_router(make_optimizer: Make, server: OpenAIServer) -> None:
+    optimizer = make_optimizer(limit={"dollars": "0.00002"}, cache=None)
     app = optimizer.llamaindex(*(openai(server, model=name, max_tokens=20) for name in ("gpt-4o-mini", "gpt-4o")))
     app.llm.complete(QUESTION)
     with pytest.raises(BudgetExceededError):
@@ -127,18 +118,22 @@ def test_a_limit_stops_the_router(make: Make, server: OpenAIServer) -> None:
     assert optimizer.limit.spent == MINI
 
 
-def test_a_price_that_was_given_with_a_model_is_the_price_in_the_books(make: Make, server: OpenAIServer) -> None:
-    optimizer = make(cache=None)
+def test_a_price_that_was_given_with_a_model_is_the_price_in_the_books(
+    make_optimizer: Make, server: OpenAIServer
+) -> None:
+    optimizer = make_optimizer(cache=None)
     optimizer.llamaindex(Tier(openai(server), price=Price(1_000, 0))).llm.complete(QUESTION)
     assert optimizer.report().spent == Decimal("0.03")
 
 
-def test_a_batch_asks_the_cache_and_is_booked_at_its_price(make: Make, tmp_path: Path) -> None:
+def test_a_batch_asks_the_cache_and_is_booked_at_its_price(make_optimizer: Make, tmp_path: Path) -> None:
     from llama_index.llms.openai import OpenAI
 
     with batch_server() as server:
         llm = OpenAI(model="gpt-4o-mini", api_key="none", api_base=f"{server.url}/v1")
-        optimizer = make(batch={"journal": tmp_path / "j.db", "backoff": FAST, "settle": 0.05}, limit={"dollars": 5})
+        optimizer = make_optimizer(
+            batch={"journal": tmp_path / "j.db", "backoff": FAST, "settle": 0.05}, limit={"dollars": 5}
+        )
         runner = optimizer.llamaindex(llm).batch_runner()
         first = runner.batch([QUESTION, "And of Spain?"])
         again = runner.batch([QUESTION, "And of Italy?"])
@@ -159,6 +154,8 @@ def test_a_batch_asks_the_cache_and_is_booked_at_its_price(make: Make, tmp_path:
         ((FakeListChatModel(responses=["a"]),), r"a chat model of LangChain is for optimizer.langchain\(\)"),
     ],
 )
-def test_models_that_do_not_go_are_told_with_their_mend(make: Make, models: tuple[Any, ...], mend: str) -> None:
+def test_models_that_do_not_go_are_told_with_their_mend(
+    make_optimizer: Make, models: tuple[Any, ...], mend: str
+) -> None:
     with pytest.raises(ConfigError, match=mend):
-        make().llamaindex(*models)
+        make_optimizer().llamaindex(*models)
