@@ -11,7 +11,6 @@ from llama_index.core.schema import TextNode
 from llama_index.llms.openai import OpenAI
 
 from costopt import SemanticCache, default_embedder
-from costopt.routing import HeuristicEstimator
 from llamaindex_costopt import CachedLLM, CompressorPostprocessor, CostTracker, RouterLLM
 
 PAGES = """\
@@ -43,14 +42,6 @@ class MiniLM(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
-class OfTheQuestion(HeuristicEstimator):
-    """Reads the question only: prompts with documents in them all look long."""
-
-    def scores(self, texts, vectors=None):
-        """How hard each question looks."""
-        return super().scores([text.rsplit("Query: ", 1)[-1] for text in texts])
-
-
 def asked(index, *postprocessors):
     """The answers, and what they took."""
     with CostTracker().installed() as tracker:
@@ -63,9 +54,8 @@ def main() -> None:
     Settings.llm = OpenAI("gpt-4o", temperature=0)
     whole, before = asked(index)
 
-    router = RouterLLM(
-        tiers=[OpenAI("gpt-4o-mini", temperature=0, max_retries=0), Settings.llm], estimator=OfTheQuestion()
-    )
+    # Prompts with documents in them all look long: the router reads what the query engine puts after "Query: ".
+    router = RouterLLM(tiers=[OpenAI("gpt-4o-mini", temperature=0, max_retries=0), Settings.llm], split="Query: ")
     Settings.llm = CachedLLM(router, cache=SemanticCache().warm())
     less, after = asked(index, CompressorPostprocessor(target_ratio=0.5))
 
