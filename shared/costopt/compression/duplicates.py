@@ -58,6 +58,10 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = 0.9) -> list[Dup
     if not 0 < threshold <= 1:
         raise ConfigError(f"near_duplicates={threshold!r}: give the least similarity, above 0 and at most 1")
     shingles = [_shingles(text) for text in texts]
+    sizes = [len(own) for own in shingles if own]
+    # A pair has at least this share of the shorter one's shingles in common; mostly all texts together have fewer.
+    if not sizes or sum(sizes) - len(frozenset().union(*shingles)) < threshold * min(sizes):
+        return []
     often = Tally(each for own in shingles for each in own)
     first: dict[int, list[int]] = defaultdict(list)  # shingle -> texts that stay
     found = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from costopt._minilm import _fork_aware
 from costopt.compression.lexical import Postings, grams, terms
 from costopt.compression.protect import Protect, json_spans, merge, protected_spans
+from costopt.compression.question import english_words
 from costopt.compression.result import Span
 from costopt.compression.segment import Unit, units
 
@@ -62,6 +63,7 @@ class Prepared(Parts):
         passage_words: The stems of the words of each passage.
         passage_of: Which passage each unit is in, shape (units,).
         rows: The spans of the units and then of the passages.
+        english: Its `english_words`.
         vectors: One for each of `rows`, shape (rows, dimension); None until asked for, zero where it was not worth it.
         embedded: Which of them are there.
     """
@@ -73,6 +75,7 @@ class Prepared(Parts):
     passage_words: Postings = field(kw_only=True)
     passage_of: NDArray[np.int64] = field(kw_only=True)
     rows: list[Span] = field(kw_only=True)
+    english: tuple[int, int] = field(kw_only=True)
     vectors: Vectors | None = field(default=None, kw_only=True)
     embedded: NDArray[np.bool_] | None = field(default=None, kw_only=True)
 
@@ -111,6 +114,7 @@ def _read(document: Parts, count: Callable[[str], int]) -> Prepared:
         passage_words=Postings.of(whole),
         passage_of=np.array([numbers[unit.passage] for unit in parts], np.int64),
         rows=[*((unit.start, unit.end) for unit in parts), *passages.values()],
+        english=english_words(text),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from costopt.compression.lexical import words
 
-__all__ = ["asked_about", "is_english"]
+__all__ = ["asked_about", "english_words", "is_english"]
 
 # Words that say nothing of what a text is about, in the languages that most questions come in.
 _EMPTY_WORDS = """
@@ -50,12 +51,26 @@ def asked_about(query: str) -> str:
     return " ".join(" ".join(full).split()) or query
 
 
-def is_english(texts: list[str]) -> bool:
-    """Whether at least every eighth word is one that English cannot do without; code and tables may well fall short.
+def english_words(text: str) -> tuple[int, int]:
+    """How many words at the beginning of a text are such as English cannot do without, and how many there are.
 
     Example:
-        >>> is_english(["The tower was built in 1931."]), is_english(["Der Turm wurde 1931 gebaut."])
+        >>> english_words("The tower was built in 1931."), english_words("Der Turm wurde 1931 gebaut.")
+        ((3, 5), (0, 4))
+    """
+    found = [part for kind, part in words(text[:_LOOK_CHARS]) if kind != "number"]
+    return sum(part in _ENGLISH for part in found), len(found)
+
+
+def is_english(counts: Iterable[tuple[int, int]]) -> bool:
+    """Whether at least every eighth word is one that English cannot do without; code and tables may well fall short.
+
+    Args:
+        counts: The `english_words` of some texts.
+
+    Example:
+        >>> is_english([english_words("The tower was built in 1931.")]), is_english([(1, 20)])
         (True, False)
     """
-    found = [part for text in texts for kind, part in words(text[:_LOOK_CHARS]) if kind != "number"]
-    return sum(part in _ENGLISH for part in found) >= _ENGLISH_SHARE * len(found)
+    english, all_of_them = map(sum, zip((0, 0), *counts, strict=True))
+    return english >= _ENGLISH_SHARE * all_of_them

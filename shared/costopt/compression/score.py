@@ -56,7 +56,7 @@ class Mix:
 
     def trusting(self, embedder: str, documents: Sequence[Prepared]) -> Mix:
         """With less weight on cosines where the default embedder, which learned English, hardly reads the language."""
-        if embedder != DEFAULT_SPACE[0] or is_english([each.text for each in documents]):
+        if embedder != DEFAULT_SPACE[0] or is_english(each.english for each in documents):
             return self
         return replace(self, cosine=_UNREAD * self.cosine, passage=_UNREAD * self.passage)
 

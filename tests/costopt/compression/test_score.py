@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from costopt.compression import Counter
 from costopt.compression.lexical import Postings, bm25, grams, terms
 from costopt.compression.prepare import Memo, prepare
-from costopt.compression.question import asked_about, is_english
+from costopt.compression.question import asked_about, english_words, is_english
 from costopt.compression.score import Mix, score, standardised
 from costopt.embedding import DEFAULT_SPACE
 from tests.costopt.compression.random_documents import documents
@@ -85,10 +85,10 @@ def test_any_question_leaves_something_to_ask(query: str) -> None:
 
 
 def test_english_is_told_from_what_the_embedder_hardly_reads() -> None:
-    assert is_english(["The tower was built in 1931, and it is the tallest of all."])
-    assert not is_english(["Der Turm wurde 1931 gebaut und ist der höchste von allen."])
-    assert not is_english(["Башня построена в 1931 году."])
-    assert not is_english(["塔建于1931年。"])
+    assert is_english([english_words("The tower was built in 1931, and it is the tallest of all.")])
+    assert not is_english([english_words("Der Turm wurde 1931 gebaut und ist der höchste von allen.")])
+    assert not is_english([english_words("Башня построена в 1931 году.")])
+    assert not is_english([english_words("塔建于1931年。")])
 
 
 def test_cosines_count_less_where_the_default_embedder_hardly_reads() -> None:
