@@ -167,7 +167,7 @@ def test_every_name_of_ours_that_is_imported_is_public(page: str) -> None:
 def test_the_measured_table_is_that_of_the_last_results() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     # `python -m cookbook.benchmarks --draw` writes it without measuring.
-    assert readme.with_block(text, readme.block(recorded())) == text
+    assert readme.with_figures(text, recorded()) == text
 
 
 def test_every_error_has_its_mend_on_the_page_of_errors() -> None:

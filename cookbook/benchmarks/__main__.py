@@ -98,7 +98,7 @@ def _write() -> None:
     records = recorded()
     draw(records, PICTURES)
     RESULTS.write_text(markdown([*records.values()], pictures=drawn(records, PICTURES)), "utf-8")
-    README.write_text(readme.with_block(README.read_text("utf-8"), readme.block(records)), "utf-8")
+    README.write_text(readme.with_figures(README.read_text("utf-8"), records), "utf-8")
 
 
 def _data(given: Path | None) -> Path | None:
