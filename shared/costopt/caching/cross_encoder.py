@@ -168,11 +168,9 @@ def logits(
             [own if mask is None else mask for mask, own in zip((seen_a, seen_b), all_seen, strict=True)], 1
         )
     padding = None if seen is None else torch.where(seen, 0.0, _UNSEEN)[:, None, None, :]
-    for layer, weight in zip(top.layers, top.across, strict=True):
-        bias = (across * weight[:, None, None])[None]
-        mask = bias if padding is None else bias + padding
-        hidden = attend(ops, hidden, layer, mask, drop)
-    hidden = hidden.float()
+    biases = ((across * weight[:, None, None])[None] for weight in top.across)
+    masks = (bias if padding is None else bias + padding for bias in biases)
+    hidden = attend(ops, hidden, zip(top.layers, masks, strict=True), drop).float()
     if seen is not None:
         hidden = hidden * seen[..., None]
     u, v = (ops.normalize(part.sum(1), dim=1) for part in (hidden[:, :border], hidden[:, border:]))
