@@ -66,7 +66,7 @@ def run(options: Options) -> dict[str, Any]:
 
 _ABOUT = (
     "Oldest: the lower bounds of pyproject.toml for what costopt itself asks for. torch is the release of "
-    "constraints.txt in both: its lower bound is not tried. In every environment what is not installed was asked for, "
+    "constraints.txt in both. In every environment what is not installed was asked for, "
     "too, and named the command that installs it."
 )
 _COLUMNS = ["extra", "releases", "packages", "MB", "on top of the base, MB", "works", "with"]

@@ -142,6 +142,8 @@ def checked(protect: Iterable[Protect]) -> list[Protect]:
             raise ConfigError(
                 f"protect: {each!r} is no kind ({', '.join(DEFAULT_KINDS)}), text, compiled pattern or (start, end)"
             )
+        if f"{each}s" in DEFAULT_KINDS:
+            raise ConfigError(f"protect: the kind is {f'{each}s'!r}; for the word itself give re.compile({each!r})")
     return given
 
 

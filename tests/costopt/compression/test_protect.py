@@ -127,7 +127,7 @@ def test_what_is_named_itself() -> None:
     assert named_spans(text, ["numbers", "Order"]) == [(0, 5)]
 
 
-@pytest.mark.parametrize("wrong", [[""], [3], [(1, 2, 3)], [("a", "b")], [None]])
+@pytest.mark.parametrize("wrong", [[""], [3], [(1, 2, 3)], [("a", "b")], [None], ["url"], ["numbers", "number"]])
 def test_what_cannot_be_protected_is_refused(wrong: list[object]) -> None:
     with pytest.raises(ConfigError, match="protect: "):
         protected_spans("text", wrong)  # type: ignore[arg-type]
