@@ -48,7 +48,7 @@ class CompressionMiddleware(AgentMiddleware[Any, Any, Any]):
     def __init__(self, *, core: Core | None = None, **options: Unpack[HistoryOptions]) -> None:
         super().__init__()
         self._options: dict[str, Any] = dict(options)
-        self._core = core_of(core, options)
+        self._core = core_of("CompressionMiddleware", core, options)
         self._by_model = core is None and not {"model", "compressor"} & options.keys()
         self._cores = {_DEFAULT_MODEL: self._core}
         self._books = Books("CompressionMiddleware")

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
 from costopt.audit.fingerprint import text_of
 from costopt.audit.recorder import Answered
+from costopt.paid_before import usage_paid_before
 from costopt.pricing import Usage
 from costopt.usage import usage_of, usage_of_langchain
 
 __all__ = ["answered_of", "as_dicts", "partial_of", "trimmed_of"]
 
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
-# What LangChain gives as id to a message that has none, before the id of its run.
-_RUN = ("lc_run--", "run--", "run-")
 
 
 def as_dicts(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
@@ -33,7 +31,7 @@ def trimmed_of(messages: Iterable[BaseMessage]) -> int:
     return sum(each["tokens_before"] - each["tokens_after"] for each in told if each)
 
 
-def answered_of(response: LLMResult, run_id: UUID) -> Answered:
+def answered_of(response: LLMResult) -> Answered:
     """What came back of a call."""
     made = response.generations[0] if response.generations else []
     first = made[0] if made else None
@@ -42,16 +40,21 @@ def answered_of(response: LLMResult, run_id: UUID) -> Answered:
     output = response.llm_output or {}
     said = metadata.get("costopt")
     said = said if isinstance(said, Mapping) else {}
-    model = metadata.get("model_name") or metadata.get("model") or output.get("model_name") or output.get("model")
+    # What a router says of the model is all that is known where a stream broke off before the model said it itself.
+    names = [held.get(name) for held in (metadata, output) for name in ("model_name", "model")]
+    model = next(filter(None, [*names, said.get("model")]), None)
     tier = metadata.get("service_tier")
-    usage, hit = _usage(message, metadata, output), _hit(message, said, run_id)
+    usage, hit = _usage(message, metadata, output), _hit(message, said)
+    before = usage_paid_before(metadata.get("token_usage") or metadata.get("usage"))
+    if before is not None and not said:
+        usage, hit = before, {"cache": "exact"}
     return Answered(
         model=str(model) if model else None,
         usage=usage,
         text=lambda: _text(made),
         called=[str(call["name"]) for call in message.tool_calls] if isinstance(message, AIMessage) else (),
         service_tier=tier if isinstance(tier, str) else None,
-        routed=said if "attempts" in said else None,
+        routed=said if "attempts" in said or "tier" in said else None,
         cached=hit,
     )
 
@@ -60,7 +63,7 @@ def partial_of(response: LLMResult | None) -> Answered | None:
     """What came of a stream that broke off; None if nothing did."""
     for made in response.generations if response is not None else ():
         if made and isinstance(made[0], ChatGeneration) and made[0].message.id is not None:
-            return answered_of(LLMResult(generations=[made]), UUID(int=0))
+            return answered_of(LLMResult(generations=[made]))
     return None
 
 
@@ -71,7 +74,7 @@ def _usage(message: BaseMessage | None, metadata: Mapping[str, Any], output: Map
     return usage_of(metadata.get("token_usage") or metadata.get("usage") or output.get("token_usage") or {})
 
 
-def _hit(message: BaseMessage | None, said: Mapping[str, Any], run_id: UUID) -> Mapping[str, Any] | None:
+def _hit(message: BaseMessage | None, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What is known of an answer from a cache; None if it comes from a model."""
     if "cache" in said:
         return said

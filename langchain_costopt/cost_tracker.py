@@ -56,16 +56,20 @@ class CostTracker(BaseCallbackHandler):
     is done in a thread of its own. Retries inside a provider's SDK are not seen by LangChain: they are part of one
     attempt. Nor does LangChain tell callbacks of answers that its cache gives to LLMs that are no chat models.
 
-    From the config's metadata it takes `session_id`, `conversation_id` or `thread_id` as session, `costopt_tenant` as
+    From the config's metadata it takes `conversation_id`, `thread_id` or `session_id` as session, `costopt_tenant` as
     tenant and, with the config's tags, `costopt_tags`.
 
     Args:
-        ledger: The ledger, or its file; None: the default one.
+        ledger: The ledger, or its file; None: the limit's, else the default one.
         prices: Prices of one's own by the model's name, which go before the price list's.
         batch_prices: Likewise in the provider's batch API.
-        limit: A `costopt.audit.SpendingLimit`: when it is reached, calls raise `BudgetExceededError`.
+        limit: A `costopt.audit.SpendingLimit`: when it is reached, calls raise `BudgetExceededError`. A model whose
+            price is not known counts nothing against it.
         tenant: Whose the calls are, where the metadata does not say.
         tags: Added to those of each call.
+
+    Raises:
+        ConfigError: If a price, the limit or the tags are none; the message says what would be right.
 
     Example:
         >>> tracker = CostTracker(tmp / "ledger.db")
@@ -139,7 +143,7 @@ class CostTracker(BaseCallbackHandler):
         """An answer is there."""
         call = self._taken(run_id)
         if call is not None:
-            answer = self._guarded(lambda: answered_of(response, run_id)) or Answered()
+            answer = self._guarded(lambda: answered_of(response)) or Answered()
             self._guarded(lambda: self._recorder.answered(call, answer))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from costopt.arguments import known_options
 from costopt.compression import Compressor
 from costopt.compression.books import Books, CompressionStats
 from costopt.compression.history import HistoryCompressor as Core
@@ -62,7 +63,7 @@ class HistoryCompressor(Runnable[LanguageModelInput, list[BaseMessage]]):
     """
 
     def __init__(self, *, core: Core | None = None, **options: Unpack[HistoryOptions]) -> None:
-        self.core = core_of(core, options)
+        self.core = core_of("HistoryCompressor", core, options)
         self._books = Books("HistoryCompressor")
 
     def invoke(
@@ -100,8 +101,9 @@ class HistoryCompressor(Runnable[LanguageModelInput, list[BaseMessage]]):
         return await ashortened(self._books, _messages(given), lambda: self.core)
 
 
-def core_of(core: Core | None, options: Mapping[str, Any]) -> Core:
-    """The core that was given, or one made of the options."""
+def core_of(whose: str, core: Core | None, options: Mapping[str, Any]) -> Core:
+    """The core that was given, or one made of the options of the class that is called so."""
+    known_options(whose, options, HistoryOptions.__annotations__)
     if core is not None and options:
         raise ConfigError("give either core= or options, not both")
     return core or Core(**options)

@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, R
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from costopt.errors import ConfigError
+from costopt.arguments import known_options
 from costopt.routing.books import RouterStats
 from costopt.routing.decision import RouteDecision
 from costopt.routing.options import RoutingOptions, router_of
@@ -98,9 +98,9 @@ class RouterRunnable(RoutedChat):
     ) -> None:
         fields: dict[str, Any] = dict(options)
         own = {name: fields.pop(name) for name in RoutingOptions.__annotations__ if name in fields}
-        unknown = sorted(set(fields) - set(type(self).model_fields) - _OF_THE_MODELS)
-        if unknown:
-            raise ConfigError(f"RouterRunnable has no option {', '.join(unknown)}: see the arguments of its class")
+        known_options(
+            type(self).__name__, fields.keys() - type(self).model_fields.keys(), RouterOptions.__annotations__
+        )
         left = sorted(set(fields) & _OF_THE_MODELS)
         if left:
             _log.info("costopt: %s is a matter of the tiers' models, and does nothing here", ", ".join(left))

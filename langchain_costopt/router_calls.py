@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ __all__ = [
     "called",
     "chunk_shows",
     "common_profile",
-    "inner",
+    "from_tier",
     "last_chunk",
     "reply",
     "result",
@@ -108,16 +108,28 @@ def last_chunk(served: Served) -> ChatGenerationChunk:
     )
 
 
-def inner(chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-    """A chunk of a model's stream, which is not the last of ours whatever it says."""
-    if isinstance(chunk.message, AIMessageChunk):
-        chunk.message.chunk_position = None
-    return chunk
+def from_tier(step: Ask) -> Callable[[ChatGenerationChunk], ChatGenerationChunk]:
+    """Makes the chunks of a tier's stream ours: none is our last, and the first says whose they are.
+
+    Of a stream that breaks off nobody sees the decision. LangChain adds up what each chunk says, so one says it.
+    """
+    said = [{"tier": step.tier.name, "model": step.tier.model_name}]
+
+    def ours(chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        message = chunk.message
+        if isinstance(message, AIMessageChunk):
+            message.chunk_position = None
+        if said:
+            known = message.response_metadata.get("costopt") or {}
+            message.response_metadata = {**message.response_metadata, "costopt": {**known, **said.pop()}}
+        return chunk
+
+    return ours
 
 
 def as_chunk(made: ChatResult) -> ChatGenerationChunk:
     """The answer of a model that does not stream."""
-    return inner(_as_chunk(made.generations[0]))
+    return _as_chunk(made.generations[0])
 
 
 def common_profile(children: Iterable[Child]) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from costopt.routing.router import Router
 from costopt.routing.serving import Ask, adrive, drive, serve
 from costopt.routing.streaming import Relay, arelayed, relayed
 from langchain_costopt.router_binding import BoundSchema, Child
-from langchain_costopt.router_calls import CALL, as_chunk, chunk_shows, inner, last_chunk, reply, result, summed
+from langchain_costopt.router_calls import CALL, as_chunk, chunk_shows, from_tier, last_chunk, reply, result, summed
 from langchain_costopt.router_messages import request_of
 
 __all__ = ["RoutedChat"]
@@ -87,14 +87,14 @@ class RoutedChat(BaseChatModel):
         words = stop or self.stop
 
         def start(step: Ask) -> Iterator[ChatGenerationChunk]:
-            child = self._children[step.tier.name]
+            child, ours = self._children[step.tier.name], from_tier(step)
             own = child.prepared(given)
             if not child.model._should_stream(async_api=False, **{**own, "stream": True}):
-                yield as_chunk(child.model._generate_with_cache(messages, stop=words, **own))
+                yield ours(as_chunk(child.model._generate_with_cache(messages, stop=words, **own)))
                 return
             if child.model.rate_limiter:
                 child.model.rate_limiter.acquire(blocking=True)
-            yield from map(inner, child.model._stream(messages, stop=words, **own))
+            yield from map(ours, child.model._stream(messages, stop=words, **own))
 
         flow = serve(self._core, request, plan or self._core.decide(request))
         for chunk in relayed(Relay(flow, chunk_shows, summed), start, last_chunk):
@@ -113,15 +113,15 @@ class RoutedChat(BaseChatModel):
         words = stop or self.stop
 
         async def start(step: Ask) -> AsyncIterator[ChatGenerationChunk]:
-            child = self._children[step.tier.name]
+            child, ours = self._children[step.tier.name], from_tier(step)
             own = child.prepared(given)
             if not child.model._should_stream(async_api=True, **{**own, "stream": True}):
-                yield as_chunk(await child.model._agenerate_with_cache(messages, stop=words, **own))
+                yield ours(as_chunk(await child.model._agenerate_with_cache(messages, stop=words, **own)))
                 return
             if child.model.rate_limiter:
                 await child.model.rate_limiter.aacquire(blocking=True)
             async for chunk in child.model._astream(messages, stop=words, **own):
-                yield inner(chunk)
+                yield ours(chunk)
 
         flow = serve(self._core, request, plan or await self._core.adecide(request))
         async with aclosing(arelayed(Relay(flow, chunk_shows, summed), start, last_chunk)) as chunks:  # type: ignore[type-var]

@@ -8,12 +8,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration
 
+from costopt.caching.entry_form import finish_of
 from costopt.pricing import Usage
 from costopt.routing.cascade import Reply
 from costopt.routing.chat import Turn, chat_request, mean_logprob
 from costopt.routing.request import RouteRequest
 from costopt.usage import usage_of_langchain
-from langchain_costopt.messages import _finish
 
 __all__ = ["Produced", "reply_of", "request_of", "shows", "text_of"]
 
@@ -62,7 +62,7 @@ def reply_of(produced: Produced, others: Sequence[ChatGeneration] = (), info: Ma
     return Reply(
         text=text_of(message),
         usage=_usage(message),
-        finish=_finish(metadata),
+        finish=finish_of(metadata),
         refused=bool(message.additional_kwargs.get("refusal")),
         calls=tuple(str(call["id"]) for call in message.tool_calls),
         broken=bool(message.invalid_tool_calls),

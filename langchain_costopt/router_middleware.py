@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableBinding
 from langchain_core.runnables.config import ensure_config
@@ -18,6 +19,7 @@ from costopt.routing.request import RouteRequest
 from costopt.routing.router import Router
 from costopt.routing.serving import Ask, Served, adrive, drive, serve
 from costopt.routing.tier import Tier
+from langchain_costopt.router_binding import Child
 from langchain_costopt.router_calls import said_in
 from langchain_costopt.router_messages import Produced, reply_of, request_of
 
@@ -56,6 +58,9 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
     def __init__(self, tiers: Sequence[Any] = (), *, router: Router | None = None, **options: Any) -> None:
         super().__init__()
         self.router = router_of(tiers, router, options)
+        for tier in self.router.tiers:
+            if not isinstance(_unbound(tier.model)[0], BaseChatModel):
+                Child(tier.name, tier.model)  # which says what would be right
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -110,11 +115,17 @@ def _routed(request: ModelRequest[Any]) -> RouteRequest:
 
 
 def _sent_to(request: ModelRequest[Any], tier: Tier) -> ModelRequest[Any]:
-    model, settings = tier.model, dict(request.model_settings)
+    model, settings = _unbound(tier.model)
+    return request.override(model=model, model_settings={**settings, **request.model_settings})
+
+
+def _unbound(model: Any) -> tuple[Any, dict[str, Any]]:
+    """The model below what was bound to it, and what was bound."""
+    settings: dict[str, Any] = {}
     while isinstance(model, RunnableBinding):
         settings = {**model.kwargs, **settings}
         model = model.bound
-    return request.override(model=model, model_settings=settings)
+    return model, settings
 
 
 def _reply(step: Ask, response: ModelResponse[Any]) -> Reply:

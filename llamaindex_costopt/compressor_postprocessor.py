@@ -12,6 +12,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from costopt.compression.books import CompressionStats
 from costopt.compression.compressor import Compressor
 from costopt.compression.documents import DocumentOptions, Documents, Kept
+from costopt.errors import ConfigError
 
 __all__ = ["CompressorPostprocessor"]
 
@@ -96,6 +97,8 @@ def _query(query_bundle: QueryBundle | None) -> str | None:
 
 def _texts(nodes: Sequence[NodeWithScore]) -> list[str]:
     """Text only: metadata is put to it later, when the prompt is made."""
+    if not all(isinstance(each, NodeWithScore) for each in nodes):
+        raise ConfigError("give a list of NodeWithScore, as in [NodeWithScore(node=TextNode(text=text), score=1.0)]")
     return [each.node.get_content(metadata_mode=MetadataMode.NONE) for each in nodes]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from costopt.audit.recorder import Answered
+from costopt.paid_before import usage_paid_before
 from costopt.pricing import Usage
 from costopt.usage import usage_of
 from llamaindex_costopt.raw import mapping_of
@@ -66,9 +67,12 @@ def answered_of(response: Any) -> Answered:
     model, tier = raw.get("model"), raw.get("service_tier")
     said = response.additional_kwargs.get("costopt")
     said = said if isinstance(said, Mapping) else {}
+    before = None if said else usage_paid_before(mapping_of(raw.get("usage")))
+    if before is not None:
+        said = {"cache": "exact"}
     return Answered(
         model=str(model) if model else None,
-        usage=_usage(raw, response.additional_kwargs),
+        usage=before or _usage(raw, response.additional_kwargs),
         text=lambda: "\n".join(_texts(response)),
         called=[name for name, _ in _calls(getattr(response, "message", None))],
         service_tier=tier if isinstance(tier, str) else None,

@@ -49,7 +49,7 @@ class CostTracker(BaseEventHandler):
     they are part of one attempt. An answer whose ``additional_kwargs["costopt"]`` says that it came out of a cache, as
     that of a `CachedLLM` does, costs nothing.
 
-    From LlamaIndex's `instrument_tags` it takes `session_id`, `conversation_id` or `thread_id` as session,
+    From LlamaIndex's `instrument_tags` it takes `conversation_id`, `thread_id` or `session_id` as session,
     `costopt_tenant` as tenant, `costopt_tags` and `costopt_batch`. LlamaIndex passes over what a handler raises: to
     stop at a budget, give the LLM ``rate_limiter=SpendingGate(limit)``.
 
@@ -59,6 +59,9 @@ class CostTracker(BaseEventHandler):
         batch_prices: Likewise in the provider's batch API.
         tenant: Whose the calls are, where the tags do not say.
         tags: Added to those of each call.
+
+    Raises:
+        ConfigError: If a price or the tags are none; the message says what would be right.
 
     Example:
         >>> from llama_index.core.llms import MockLLM

@@ -13,6 +13,7 @@ from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
 
+from costopt.arguments import known_options
 from costopt.errors import ConfigError
 from costopt.routing.books import RouterStats
 from costopt.routing.options import RoutingOptions, router_of
@@ -85,9 +86,7 @@ class RouterLLM(RoutedLLM):
     ) -> None:
         fields: dict[str, Any] = dict(options)
         own = {name: fields.pop(name) for name in RoutingOptions.__annotations__ if name in fields}
-        unknown = sorted(set(fields) - set(RouterOptions.__annotations__))
-        if unknown:
-            raise ConfigError(f"RouterLLM has no option {', '.join(unknown)}: see the arguments of its class")
+        known_options(type(self).__name__, fields, RouterOptions.__annotations__)
         core = router_of(tiers, router, own)
         super().__init__(models={tier.name: _checked(tier.name, tier.model) for tier in core.tiers}, **fields)
         self._core = core

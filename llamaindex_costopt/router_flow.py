@@ -19,6 +19,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
+from costopt.conversation import CONVERSATION_IDS
 from costopt.routing.chat import chat_request, said_in
 from costopt.routing.request import RouteRequest
 from costopt.routing.router import Router
@@ -32,8 +33,7 @@ from llamaindex_costopt.streams import aclosed, closed
 __all__ = ["RoutedLLM"]
 
 # Of a call's arguments, what is said to the router and to no model.
-_SESSIONS = ("conversation_id", "thread_id", "session_id")
-_CONTEXT = (*_SESSIONS, "costopt_regions", "costopt_required_tags")
+_CONTEXT = (*CONVERSATION_IDS, "costopt_regions", "costopt_required_tags")
 
 
 class RoutedLLM(FunctionCallingLLM):
@@ -43,7 +43,7 @@ class RoutedLLM(FunctionCallingLLM):
     have no `llm_chat_callback`: a call would be told of, and its tokens counted, twice.
     """
 
-    unasked: ClassVar[frozenset[str]] = frozenset(_SESSIONS)  # what a cache before it need not tell apart
+    unasked: ClassVar[frozenset[str]] = frozenset(CONVERSATION_IDS)  # what a cache before it need not tell apart
 
     models: dict[str, SerializeAsAny[LLM]] = Field(description="By the names of their tiers, the cheapest first")
 

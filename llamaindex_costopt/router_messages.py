@@ -63,8 +63,10 @@ def reply_of(made: Sequence[Response]) -> Reply:
     """What the router looks at in an answer.
 
     Args:
-        made: The response; of a stream, all of them, or the last ones.
+        made: The response; of a stream, all of them, or the last ones; none if it ended without any.
     """
+    if not made:
+        return Reply(raw=[])
     last, raw = made[-1], list(made)
     usages = (answered_of(response).usage for response in reversed(made[-_ENDING:]))
     finishes = (finish_of(response) for response in reversed(made[-_ENDING:]))

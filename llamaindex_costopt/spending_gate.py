@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llama_index.core.rate_limiter import BaseRateLimiter
 
-from costopt.audit.recorder import Guard
+from costopt.audit.guard import Guard, checked_guard
 
 __all__ = ["SpendingGate"]
 
@@ -16,6 +16,7 @@ class SpendingGate(BaseRateLimiter):
         limit: A `costopt.audit.SpendingLimit`.
 
     Raises:
+        ConfigError: If it is no limit.
         BudgetExceededError: From each call, once the limit is reached.
 
     Example:
@@ -28,7 +29,7 @@ class SpendingGate(BaseRateLimiter):
     """
 
     def __init__(self, limit: Guard) -> None:
-        self._limit = limit
+        self._limit = checked_guard(limit)
 
     def acquire(self, num_tokens: int = 0) -> None:
         """Pass, or raise."""

@@ -19,11 +19,13 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from openai import APITimeoutError, BadRequestError, RateLimitError
 
-from costopt import Usage
+from costopt import BudgetExceededError, Usage
+from costopt.audit import Ledger, SpendingLimit
 from langchain_costopt import CostTracker
 from langchain_costopt.demo import SimulatedChatModel
 from tests.anthropic_server import anthropic_server
 from tests.billing import Bill, assert_billed, rows
+from tests.faults.words import wait_for
 from tests.langchain.tracked import chat
 from tests.openai_server import Behaviour, OpenAIServer
 from tests.rewordings import PARAPHRASE, QUESTION
@@ -83,6 +85,25 @@ def test_a_price_that_nobody_knows_is_none_and_listed(server: OpenAIServer, trac
     (row,) = rows(tracker)
     assert (row.cost, row.cost_source, row.usage) == (None, "", Usage(30, 12))
     assert tracker.totals().unpriced == 1
+
+
+def test_a_limit_stops_a_loop_that_is_faster_than_the_ledger_and_tells_of_what_it_cannot_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def calls(name: str, limit: SpendingLimit) -> int:
+        model = SimulatedChatModel(model_name=name, answer="Paris", callbacks=[CostTracker(limit=limit)])
+        for number in range(50):
+            try:
+                model.invoke("What is the capital of France?")
+            except BudgetExceededError:
+                return number
+        return 50
+
+    for name, most in (("gpt-4o-mini", 1), ("my-own-model", 50)):
+        with Ledger(tmp_path / f"{name}.db") as ledger:
+            assert calls(name, SpendingLimit(ledger, "0.0000001")) == most
+    wait_for(lambda: "my-own-model, which counts nothing against the limit" in caplog.text, "it is warned of")
+    assert caplog.text.count("counts nothing") == 1
 
 
 def test_a_callback_that_is_given_twice_counts_once(server: OpenAIServer, tracker: CostTracker) -> None:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.output_parsers import StrOutputParser
@@ -67,6 +68,42 @@ def test_a_routers_attempts_are_rows_of_one_request(server: OpenAIServer, bill: 
     assert bill.answers == 2
     assert_billed(tracker, bill)
     assert tracker.ledger.totals(routed=True) == tracker.ledger.totals()
+
+
+async def test_what_was_shown_of_a_routers_stream_is_known(server: OpenAIServer, tracker: CostTracker) -> None:
+    def cut(router: RouterRunnable) -> None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(router.stream("What is the capital of France?"))
+
+    def left(router: RouterRunnable) -> None:
+        stream = router.stream("What is the capital of France?")
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+
+    async def aleft(router: RouterRunnable) -> None:
+        stream = router.astream("What is the capital of France?")
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    server.behaviours["gpt-4o-mini"] = Behaviour(text="one two three four five", cut_after=3)
+    router = RouterRunnable(
+        tiers=[Tier(chat(server, model=name), name=name[-4:]) for name in ("gpt-4o-mini", "gpt-4o")],
+        callbacks=[tracker],
+    )
+    cut(router)
+    server.behaviours["gpt-4o-mini"] = Behaviour(text="one two three four five")
+    left(router)
+    await aleft(router)
+    found = rows(tracker)
+    assert [(row.model, row.route, row.status) for row in found] == [
+        ("gpt-4o-mini", "mini", "error"),
+        ("gpt-4o-mini", "mini", "cancelled"),
+        ("gpt-4o-mini", "mini", "cancelled"),
+    ]
+    assert all(row.cost and row.usage_estimated for row in found)
+    stats = router.stats()
+    assert (stats.answered, stats.failed, stats.unpriced) == ({}, {"cut after it was shown": 3}, 0)
+    assert 0 < stats.cost < Decimal("0.0001")
 
 
 # -- batches and limits -------------------------------------------------------------------------------------

@@ -131,4 +131,7 @@ def test_a_bound_model_is_asked_with_what_was_bound(server: OpenAIServer) -> Non
 def test_a_middleware_takes_a_router_or_tiers(server: OpenAIServer) -> None:
     with pytest.raises(ConfigError, match="not both"):
         RouterMiddleware(["a"], router=Router(["a"]))
-    assert RouterMiddleware(router=Router(["a"])).router.names == ("a",)
+    model = chat(server.url, "gpt-4o")
+    assert (
+        RouterMiddleware(router=Router([model])).router.names == RouterMiddleware([model]).router.names == ("gpt-4o",)
+    )

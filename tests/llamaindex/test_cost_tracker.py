@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +18,9 @@ from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAI
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from costopt import BudgetExceededError, LocalStore, SemanticCache, SimilarityJudge, Tier, Usage
+from costopt import BudgetExceededError, LocalStore, Price, SemanticCache, SimilarityJudge, Tier, Usage
 from costopt.audit import Ledger, SpendingLimit
+from costopt.tokens import count_tokens
 from llamaindex_costopt import CachedLLM, CostTracker, RouterLLM, SpendingGate
 from tests.anthropic_server import anthropic_server
 from tests.billing import PRICES, Bill, assert_billed, assert_one_fell_back_and_three_hit, rows
@@ -199,6 +201,17 @@ async def test_a_gate_stops_at_the_budget(server: OpenAIServer, tmp_path: Path) 
         with pytest.raises(BudgetExceededError):
             await model.acomplete(QUESTION)
         assert len(server.requests) == 1
+
+
+def test_a_gate_stops_a_loop_that_is_faster_than_the_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "other.db") as ledger, CostTracker(ledger, prices={"unknown": Price(1, 1)}).installed():
+        model, calls = MockLLM(), iter(range(50))
+        model.rate_limiter = SpendingGate(SpendingLimit(ledger, "0.0000001"))
+        count_tokens(QUESTION, "unknown")  # a tokenizer that is not loaded yet would be waited for a while only
+        with contextlib.suppress(BudgetExceededError):
+            for _ in calls:
+                model.complete(QUESTION)
+        assert next(calls, 50) <= 3
 
 
 def test_what_we_make_of_a_call_never_breaks_it(server: OpenAIServer, tmp_path: Path) -> None:

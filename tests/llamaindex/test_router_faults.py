@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -11,14 +11,37 @@ from typing import Any
 
 import httpx
 import pytest
+from llama_index.core.llms import MockLLM
 
 from costopt import Budget, BudgetExceededError, Cascade, Tier
 from costopt.audit import Ledger, SpendingLimit
 from llamaindex_costopt import CostTracker, RouterLLM, SpendingGate
 from tests.behaviours import FAULTS
 from tests.costopt.routing.models import Scored
-from tests.llamaindex.routed import drained, every_way, llm, routed, said, user, words
+from tests.llamaindex.routed import adrained, drained, every_way, llm, routed, said, user, words
 from tests.openai_server import Behaviour, OpenAIServer
+
+
+class Silent(MockLLM):
+    """Streams end without a single chunk, as a connection does that was cut."""
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        yield from ()
+
+    def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        yield from ()
+
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        return aempty()
+
+    async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        return aempty()
+
+
+async def aempty() -> AsyncIterator[Any]:
+    for never in ():
+        yield never
+
 
 CHEAP, STRONG = Decimal("0.0000117"), Decimal("0.000195")
 
@@ -48,6 +71,18 @@ async def test_a_stream_that_breaks_before_the_first_token_goes_to_the_next_tier
     for responses in (streamed, awaited):
         assert said(drained(iter(responses)))["attempts"][0]["cause"] == "rate limit"
         assert words(responses[-1]).startswith("answer ")
+
+
+async def test_a_stream_of_nothing_goes_to_the_next_tier(server: OpenAIServer) -> None:
+    router = RouterLLM(
+        tiers=[Tier(Silent(), name="silent"), Tier(llm(server, "gpt-4o"))], estimator=Scored(), thresholds=(0.5,)
+    )
+    answers = [drained(router.stream_chat(user("0.1"))), drained(router.stream_complete("0.1"))]
+    answers += [await adrained(await router.astream_chat(user("0.1")))]
+    answers += [await adrained(await router.astream_complete("0.1"))]
+    for answer in answers:
+        assert words(answer).startswith("answer ")
+        assert said(answer)["why"] in ("connection", "resting")
 
 
 async def test_a_stream_that_breaks_later_is_an_error_and_nothing_is_shown_twice(server: OpenAIServer) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-__all__ = ["About", "about_call"]
+from costopt.conversation import conversation_of
 
-_SESSIONS = ("session_id", "conversation_id", "thread_id")
+__all__ = ["About", "about_call"]
 
 
 class About(TypedDict):
@@ -28,7 +28,7 @@ def about_call(said: Mapping[str, Any]) -> About:
     """
     tags = said.get("costopt_tags") or ()
     return About(
-        session=_text(next((said[name] for name in _SESSIONS if said.get(name)), None)),
+        session=conversation_of(said),
         tenant=_text(said.get("costopt_tenant")),
         batch=_text(said.get("costopt_batch")),
         tags=tuple(map(str, [tags] if isinstance(tags, str) else tags)),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 
+from costopt.arguments import prices as checked_prices
 from costopt.pricing import ListedModel, Price, Usage, listed
 
 __all__ = ["LOCAL", "SLOT_S", "Charge", "Charges"]
@@ -60,6 +61,9 @@ class Charges:
         batch_prices: Likewise in the provider's batch API; without one, the list's factor for the model is applied
             to the price in `prices`.
 
+    Raises:
+        ConfigError: If one of them is no `Price`.
+
     Example:
         >>> charge = Charges().of("gpt-4o-mini", Usage(1_000_000, 0))
         >>> charge.cost == Decimal("0.15"), charge.source
@@ -73,8 +77,8 @@ class Charges:
     def __init__(
         self, prices: Mapping[str, Price] | None = None, batch_prices: Mapping[str, Price] | None = None
     ) -> None:
-        self._prices = dict(prices or {})
-        self._batch_prices = dict(batch_prices or {})
+        self._prices = checked_prices("prices", prices)
+        self._batch_prices = checked_prices("batch_prices", batch_prices)
         self._known: dict[_Key, _Rates | None] = {}
 
     def of(
@@ -99,11 +103,12 @@ class Charges:
         """
         moment = datetime.now(UTC).timestamp() if when is None else when
         key = (model, provider, batch, service_tier, int(moment // SLOT_S))
-        if key not in self._known:
+        try:
+            rates = self._known[key]
+        except KeyError:  # asked for first, as another thread may empty it
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
-            self._known[key] = self._rates(*key)
-        rates = self._known[key]
+            rates = self._known[key] = self._rates(*key)
         price = rates and rates.at(usage.input_tokens)
         return Charge(price.cost(usage), rates.source) if rates and price else Charge(None, "")
 

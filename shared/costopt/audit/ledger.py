@@ -6,7 +6,7 @@ import atexit
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -98,7 +98,7 @@ class Ledger:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self.writes = 0  # how often this object has written
-        self._listeners: list[Callable[[Sequence[Attempt]], None]] = []
+        self._listeners: dict[Hashable, Callable[[Sequence[Attempt]], None]] = {}
         self._start()
         fork_aware(self)
         _close_at_exit(self)
@@ -185,9 +185,14 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def on_written(self, listener: Callable[[Sequence[Attempt]], None]) -> None:
-        """Have `listener` called, by whoever wrote, with what was written; what it raises is passed over."""
-        self._listeners.append(listener)
+    def on_written(self, listener: Callable[[Sequence[Attempt]], None], name: Hashable = None) -> None:
+        """Have `listener` called, by whoever wrote, with what was written; what it raises is passed over.
+
+        Args:
+            listener: Called, and kept, for as long as there is this object.
+            name: It takes the place of who listened by this name before.
+        """
+        self._listeners[listener if name is None else name] = listener
 
     @property
     def waiting_cost(self) -> Decimal:
@@ -316,7 +321,7 @@ class Ledger:
 
     def _told(self, rows: Sequence[Row]) -> None:
         attempts = [row for row in rows if isinstance(row, Attempt)]
-        for listener in self._listeners:
+        for listener in tuple(self._listeners.values()):
             with suppress(Exception):
                 listener(attempts)
 

@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from costopt.arguments import names
 from costopt.audit.attempt import Attempt, CacheOutcome, Status
 from costopt.audit.charge import Charges
 from costopt.audit.fingerprint import fingerprint
+from costopt.audit.guard import Guard, checked_guard, ledger_of
 from costopt.audit.ledger import Ledger
 from costopt.audit.levers import compared
 from costopt.audit.otel import Spans
+from costopt.audit.spending_books import is_limited
 from costopt.audit.totals import Totals, summed
+from costopt.failure import failure_of
 from costopt.forks import ForkLock
 from costopt.pricing import Price, Usage
 from costopt.tokens import count_tokens
@@ -28,13 +32,8 @@ Messages = Sequence[Mapping[str, Any]]
 T = TypeVar("T")
 
 _NOTHING: Messages = ()
-
-
-class Guard(Protocol):
-    """What may forbid a call, as `SpendingLimit` does."""
-
-    def check(self) -> None:
-        """Raise `BudgetExceededError` if no call may be made now."""
+# For so long a call waits, where there is a limit and nobody says how many tokens it took, until they are counted.
+_COUNTED_S = 0.25
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ class Answered:
         text: Makes the text of the answer, tool calls included; called later, in another thread.
         called: Names of the tools that it calls.
         service_tier: The service that the provider says it gave.
-        routed: What a router says of the answer: `RouteDecision.as_dict()`.
+        routed: What a router says of the answer: `RouteDecision.as_dict()`; of one that broke off its "tier".
         cached: What our cache says of the answer: a mapping with "cache" and "avoided_..."; or that it came out of
             somebody else's: `{"cache": "exact"}`, its usage being what was avoided.
     """
@@ -122,12 +121,15 @@ class Recorder:
     """Writes calls into a ledger. Whatever takes time is done in the ledger's thread.
 
     Args:
-        ledger: The ledger, or its file; None: the default one.
+        ledger: The ledger, or its file; None: the limit's, else the default one.
         prices: Prices of one's own by the model's name.
         batch_prices: Likewise in the provider's batch API.
         limit: What may forbid calls.
         tenant: Whose the calls are, where they do not say.
         tags: Added to those of each call.
+
+    Raises:
+        ConfigError: If a price, the limit or the tags are none.
 
     Example:
         >>> recorder = Recorder(tmp / "ledger.db")
@@ -147,11 +149,11 @@ class Recorder:
         tenant: str | None = None,
         tags: Sequence[str] = (),
     ) -> None:
-        self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+        self._limit = None if limit is None else checked_guard(limit)
         self._charges = Charges(prices, batch_prices)
-        self._limit = limit
         self._tenant = tenant
-        self._tags = tuple(tags)
+        self._tags = names("tags", tags)
+        self.ledger = ledger_of(ledger, limit)
         self._spans = Spans()
         self._lock = ForkLock()
         self._totals = Totals()
@@ -187,7 +189,7 @@ class Recorder:
         attempt = replace(self._attempt(call, answer), status=status, error=type(error).__name__)
         if partial is None:
             # A provider that answered with an error does not bill it; what a call costs that was given up is not known.
-            refused = status == "error" and _http_status(error) is not None
+            refused = failure_of(error).unpaid
             attempt = replace(attempt, cost=Decimal(0) if refused else None, cost_source="refused" if refused else "")
         self._record(call, attempt, answer, estimate=partial is not None or status == "cancelled")
 
@@ -206,7 +208,7 @@ class Recorder:
             first_token_s=call.first_token_s,
             usage=answer.usage,
             batch=call.batch,
-            route=call.route,
+            route=call.route or (answer.routed or {}).get("tier"),
             route_why=call.route_why,
             trimmed_tokens=call.trimmed_tokens or None,
             service_tier=answer.service_tier,
@@ -250,11 +252,20 @@ class Recorder:
             self._spans.emit(attempt, parent)
             return _described(attempt, call, messages, answer, text if self.ledger.keep_text else None)
 
+        # The ledger's thread takes its time, and a limit must know before the next call begins.
+        counts = attempt.route is None and attempt.cost is None and is_limited(self.ledger)
+        told = _is_told(attempt)
+        if counts and told:
+            priced = attempt
+            attempt = _tried(lambda: self._priced(call, priced), priced)
         self.ledger.record(attempt, complete)
+        if counts and estimate and not told:
+            self.ledger.completed(_COUNTED_S)
 
     def _priced(self, call: Call, attempt: Attempt) -> Attempt:
         if attempt.cache is not None and attempt.avoided_usage is not None:
-            cost, source = self._charged(call, attempt, attempt.avoided_usage)
+            # The cache comes before the batch: without it this would have been a call by itself, like all others.
+            cost, source = self._charged(call, attempt, attempt.avoided_usage, batch=False)
             # A cache knows the price list only.
             return replace(attempt, avoided_cost=cost) if attempt.avoided_cost is None or source == "given" else attempt
         if attempt.cost is not None or attempt.usage is None:
@@ -306,11 +317,6 @@ def _tried(make: Callable[[], T], otherwise: T) -> T:
         return otherwise
 
 
-def _http_status(error: BaseException) -> int | None:
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) else None
-
-
 def _hit(attempt: Attempt, answer: Answered) -> Attempt:
     said = answer.cached or {}
     tier = said.get("cache")
@@ -339,8 +345,6 @@ def _place_of_answer(made: Sequence[Mapping[str, Any]], decision: Mapping[str, A
 def _routed_attempt(base: Attempt, told: Mapping[str, Any]) -> Attempt:
     cost, failed = told.get("usd"), told.get("outcome") == "failed"
     usage = Usage(**{name: int(told.get(name) or 0) for name in Usage.__slots__}) if "input_tokens" in told else None
-    if failed and usage is None:
-        cost = "0"
     return replace(
         base,
         route=str(told["tier"]),
@@ -353,13 +357,17 @@ def _routed_attempt(base: Attempt, told: Mapping[str, Any]) -> Attempt:
     )
 
 
+def _is_told(attempt: Attempt) -> bool:
+    """Whether its tokens are what somebody reported of a whole answer."""
+    said = attempt.usage
+    return said is not None and attempt.status == "ok" and (said.total_tokens > 0 or attempt.batch is not None)
+
+
 def _with_usage(attempt: Attempt, messages: Messages, tools: Sequence[Any], text: str) -> Attempt:
     """With an estimate of its tokens, if nobody said; output that broke off is counted as far as it came."""
-    said = attempt.usage
-    broke = attempt.status != "ok"
-    if said is not None and (said.total_tokens or attempt.batch is not None) and not broke:
+    if _is_told(attempt):
         return attempt
-    model = attempt.model
+    said, model = attempt.usage, attempt.model
     if said is not None and said.input_tokens:
         output = max(said.output_tokens, count_tokens(text, model).tokens)
         return replace(attempt, usage=replace(said, output_tokens=output), usage_estimated=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +15,18 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+from costopt.arguments import able, is_list
 from costopt.audit.attempt import Attempt
 from costopt.audit.ledger import Ledger
-from costopt.audit.spending_books import Span, SpendingBooks
+from costopt.audit.spending_books import Span, SpendingBooks, first_unpriced
 from costopt.errors import BudgetExceededError, ConfigError
 from costopt.forks import fork_aware
 
 __all__ = ["Held", "SpendingAlert", "SpendingLimit"]
+
+_log = logging.getLogger("costopt.audit")
+
+_MOST_SHARE = 10.0  # of a budget, at which an alert may be wanted; what is over it was meant in per cent
 
 Period = Literal["day", "month"]
 
@@ -54,19 +62,24 @@ class SpendingLimit:
     `CostTracker` it forbids calls once the budget is spent; calls that were under way then are over it. If the file
     cannot be written, this process goes on counting by itself.
 
+    A call whose price is not known counts nothing, so a limit alone never stops a model that the price list does not
+    know: the log warns of it, once for each model. Give the price to the `CostTracker`, ``prices={"my-model": ...}``.
+
     Args:
-        ledger: The ledger.
+        ledger: The ledger, or its file. What a tracker of this process records counts at once if both have one
+            `Ledger`; what others record, when it is in the file.
         dollars: The budget of one period.
         period: "day" or "month".
         hard: Whether calls are refused when it is spent; if not, there are only alerts.
-        alerts: Shares at which `on_alert` is called, each once a period, in one of the processes.
-        on_alert: Called with a `SpendingAlert`, in a thread of its own; what it raises is passed over.
+        alerts: Shares, as 0.5 for half, at which `on_alert` is called, each once a period, in one of the processes.
+        on_alert: Called with a `SpendingAlert`, in a thread of its own; what it raises is passed over. The ledger keeps
+            a limit that has one: of several that are alike, the last.
         tenant: Count this tenant's rows only; its router needs a limit of its own.
         account: Limits of one name share what is spent; by default by period and tenant.
         clock: Seconds since 1970.
 
     Raises:
-        ConfigError: If an amount is not above 0, or the period is none of those.
+        ConfigError: If an amount or share is not above 0, the period is none of those, or `on_alert` is no function.
 
     Example:
         >>> limit = SpendingLimit(Ledger(tmp / "ledger.db"), "0.01", "month")
@@ -80,7 +93,7 @@ class SpendingLimit:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Ledger | str | os.PathLike[str],
         dollars: Decimal | float | str,
         period: Period = "month",
         *,
@@ -94,16 +107,21 @@ class SpendingLimit:
         self.dollars = _amount(dollars)
         if period not in ("day", "month"):
             raise ConfigError(f"period={period!r}: give 'day' or 'month'")
-        self.ledger = ledger
+        if on_alert is not None:
+            able("on_alert", on_alert, "__call__", "give a function of the alert, as in on_alert=print")
+        self.ledger = ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
         self.period = period
         self.hard = hard
         self.account = account or (f"{period} of {tenant}" if tenant else period)
-        self._alerts = tuple(sorted(alerts))
+        self._alerts = _shares(alerts)
         self._on_alert = on_alert
         self._clock = clock
         self._told: set[tuple[str, float]] = set()
+        self._tenant = tenant
         self._books = SpendingBooks(ledger, self.account, tenant)
-        ledger.on_written(self._written)
+        # Of limits that are alike one listens: a limit for each request must not pile up.
+        alike = (self.account, tenant, period, self.dollars, self._alerts, on_alert is None)
+        ledger.on_written(_weakly(self._written) if on_alert is None else self._written, alike)
         fork_aware(self)
 
     def before_fork(self) -> None:
@@ -184,7 +202,20 @@ class SpendingLimit:
     # -- alerts ----------------------------------------------------------------------------------------
 
     def _written(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            if self._misses(attempt) and first_unpriced(self.ledger, attempt.model):
+                _log.warning(
+                    "costopt: no price is known for %s, which counts nothing against the limit: give its price, "
+                    "prices={%r: Price(input, output)}, to the cost tracker",
+                    attempt.model,
+                    attempt.model,
+                )
         self._alert()
+
+    def _misses(self, attempt: Attempt) -> bool:
+        """Whether it should count, and cannot. What a router made is counted by what it settles."""
+        ours = attempt.route is None and self._tenant in (None, attempt.tenant)
+        return ours and attempt.cost is None and attempt.usage is not None and attempt.usage.total_tokens > 0
 
     def _alert(self) -> None:
         """Tell of each share that was passed, if nobody has; the callback runs in a thread of its own."""
@@ -237,6 +268,26 @@ def _span_of(period: Period, now: float) -> Span:
         return Span(f"{day:%Y-%m-%d}", day.timestamp(), (day + timedelta(days=1)).timestamp())
     first = day.replace(day=1)
     return Span(f"{day:%Y-%m}", first.timestamp(), (first + timedelta(days=32)).replace(day=1).timestamp())
+
+
+def _weakly(method: Callable[[Sequence[Attempt]], None]) -> Callable[[Sequence[Attempt]], None]:
+    """The method, for as long as somebody else holds its object: an alarm is wanted by itself, a guard is not."""
+    held = weakref.WeakMethod(method)
+
+    def call(attempts: Sequence[Attempt]) -> None:
+        alive = held()
+        if alive is not None:
+            alive(attempts)
+
+    return call
+
+
+def _shares(alerts: Iterable[float]) -> tuple[float, ...]:
+    given = list(alerts) if is_list(alerts) else []
+    wrong = any(not isinstance(each, float | int | Decimal) or not 0 < each <= _MOST_SHARE for each in given)
+    if wrong or not is_list(alerts):
+        raise ConfigError(f"alerts={alerts!r}: give shares of the budget, as in alerts=(0.5, 1.0) for half and all")
+    return tuple(sorted(given))
 
 
 def _amount(dollars: Decimal | float | str) -> Decimal:

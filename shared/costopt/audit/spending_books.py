@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from costopt.audit.ledger import Ledger
 from costopt.audit.ledger_sql import SCHEMA
@@ -18,7 +19,7 @@ from costopt.audit.totals import DAY_S
 from costopt.errors import CostOptError
 from costopt.sqlite import Connection, errors, transaction
 
-__all__ = ["Span", "SpendingBooks"]
+__all__ = ["Span", "SpendingBooks", "first_unpriced", "is_limited"]
 
 _log = logging.getLogger("costopt.audit")
 
@@ -30,7 +31,23 @@ _MOST_MISSES = 3
 _REST_S = 0.5
 _ZERO = Decimal(0)
 
+# Ledgers on which limits count, and the models without a price that were told of: a limit may be made for each request.
+_LIMITED: WeakKeyDictionary[Ledger, set[str]] = WeakKeyDictionary()
+
 T = TypeVar("T")
+
+
+def is_limited(ledger: Ledger) -> bool:
+    """Whether a limit of this process counts on this object, so that what is recorded must be known at once."""
+    return ledger in _LIMITED
+
+
+def first_unpriced(ledger: Ledger, model: str) -> bool:
+    """Whether it was not told yet that this model counts nothing on this ledger; asked once, it is told."""
+    told = _LIMITED.setdefault(ledger, set())
+    new = model not in told
+    told.add(model)
+    return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,7 @@ class SpendingBooks:
         self._ledger = ledger
         self._account = account
         self._tenant = tenant
+        _LIMITED.setdefault(ledger, set())
         self.start()
 
     def start(self) -> None:

@@ -7,35 +7,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from costopt.finish import fault_of
 from costopt.pricing import Usage
 
 __all__ = ["Answer", "why_not_stored"]
-
-# The words providers use for an answer that stopped before its end or was taken away: OpenAI, Anthropic,
-# Gemini, Bedrock, Cohere, Mistral, Ollama. Matched as parts ("MAX_TOKENS", "content_filter", "model_length").
-_CUT_SHORT = (
-    "length",
-    "max_token",
-    "max_output",
-    "incomplete",
-    "pause",
-    "cancel",
-    "abort",
-    "timeout",
-    "window",
-)
-_TAKEN_AWAY = (
-    "filter",
-    "safety",
-    "refus",
-    "recitation",
-    "blocklist",
-    "prohibited",
-    "spii",
-    "guardrail",
-    "language",
-)
-_FAILED = ("error", "fail", "malformed", "unexpected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +43,9 @@ def why_not_stored(answer: Answer) -> str | None:
 
 
 def _fault(generation: Mapping[str, Any]) -> str | None:
-    finish = str(generation.get("finish") or "").lower()
-    for reason, words in (("truncated", _CUT_SHORT), ("filtered", _TAKEN_AWAY), ("failed", _FAILED)):
-        if any(word in finish for word in words):
-            return reason
+    fault = fault_of(str(generation.get("finish") or ""))
+    if fault is not None:
+        return fault
     if generation.get("refusal"):
         return "filtered"
     if generation.get("invalid_tool_calls"):

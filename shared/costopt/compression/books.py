@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+
+from costopt.forks import ForkLock
 
 __all__ = ["Books", "CompressionStats"]
 
@@ -57,7 +58,7 @@ class Books:
     def __init__(self, whose: str, told: Callable[[int, int], object] | None = None) -> None:
         self._whose = whose
         self._told = told
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._stats = CompressionStats()
 
     def done(self, before: int, after: int) -> None:

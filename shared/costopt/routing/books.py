@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from costopt.forks import ForkLock
 from costopt.pricing import Usage
 from costopt.routing.decision import Attempt, RouteDecision
 from costopt.routing.request import RouteRequest
@@ -30,7 +30,7 @@ class RouterStats:
         estimator_failures: How often the estimator failed or had no opinion.
         cost: Dollars of all calls whose price is known.
         baseline: Dollars that the default tier would have cost for the same answers.
-        unpriced: Answers whose cost is not known, and which are in neither sum.
+        unpriced: Answers whose cost, or that of a call before them, is not known, and which are in neither sum.
         overruns: Calls whose reported usage was more than the budget had reserved as their most.
 
     Example:
@@ -60,7 +60,7 @@ class Books:
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
         self._tiers = tiers
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._mean_output = [_OUTPUT_TOKENS] * len(tiers)
         self._answered: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
@@ -108,10 +108,11 @@ class Books:
             with self._lock:
                 kind[attempt.cause or ""] += 1
 
-    def answered(self, decision: RouteDecision) -> None:
-        """A request was answered."""
+    def closed(self, decision: RouteDecision, answered: bool) -> None:
+        """A request was answered, or its answer was paid for and broke off."""
         with self._lock:
-            self._answered[decision.chosen] += 1
+            if answered:
+                self._answered[decision.chosen] += 1
             if decision.cost is None or decision.baseline_cost is None:
                 self._unpriced += 1
                 return

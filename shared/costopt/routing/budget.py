@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import NoReturn, Protocol
 
 from costopt.errors import ConfigError
+from costopt.forks import ForkLock
 
 __all__ = ["Budget", "Hold", "Reservation", "Spendable"]
 
@@ -89,7 +89,7 @@ class Budget:
             raise ConfigError(f"a budget of {dollars} dollars in {seconds} seconds: give amounts above 0")
         self._seconds = float(seconds)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._reserved = Decimal(0)
         self._spent = Decimal(0)
         self._settled: deque[tuple[float, Decimal]] = deque()  # (when it was, how much), oldest first
@@ -145,9 +145,12 @@ class Budget:
     def __reduce__(self) -> NoReturn:
         raise ConfigError("a budget cannot be copied or pickled, each copy would spend it once: make one there")
 
-    def _settle(self, reserved: Decimal, actual: Decimal) -> None:
+    def _settle(self, reservation: Reservation, actual: Decimal) -> None:
         with self._lock:
-            self._reserved -= reserved
+            if not reservation._open:
+                return
+            reservation._open = False
+            self._reserved -= reservation.amount
             if not actual:
                 return
             self._spent += actual
@@ -170,12 +173,8 @@ class Reservation:
     def __init__(self, budget: Budget, amount: Decimal) -> None:
         self.amount = amount
         self._budget = budget
-        self._lock = threading.Lock()
-        self._open = True
+        self._open = True  # until it is settled, under the budget's lock
 
     def settle(self, actual: Decimal) -> None:
         """Say what the call cost. The first word counts; a second one changes nothing, so no call is charged twice."""
-        with self._lock:
-            was, self._open = self._open, False
-        if was:
-            self._budget._settle(self.amount, actual)
+        self._budget._settle(self, actual)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costopt.errors import ConfigError
+from costopt.finish import fault_of
 from costopt.pricing import Usage
 from costopt.routing.request import RouteRequest
 
@@ -21,9 +22,6 @@ __all__ = ["AnswerScorer", "Cascade", "Reply"]
 
 _log = logging.getLogger("costopt.routing")
 
-# Parts of what providers call an answer that stopped before its end, or was taken away.
-_CUT_SHORT = ("length", "max_token", "max_output", "incomplete", "pause", "window")
-_TAKEN_AWAY = ("filter", "safety", "refus", "recitation", "blocklist", "prohibited", "guardrail")
 _REFUSES = re.compile(
     r"\W*(?:(?:i(?:['’]m| am) )?(?:so |very )?sorry|unfortunately|apologies|i apologi[sz]e)?\W*(?:but |however )?\W*"
     r"(?:as an ai\b|i (?:can(?:['’]t|not)|am (?:unable|not able)|won['’]t|do(?:n['’]t| not) (?:know|have enough))"
@@ -130,8 +128,16 @@ class Cascade:
             cheapest: Whether it is the cheapest tier, whose answers the estimator knows.
         """
         reply = replies[0]
-        found = _fault(reply) or self._invalid(request, reply) or self._unsure(replies)
-        return found or (self._unlikely(request, reply) if cheapest else None)
+        found = _fault(reply) or self._invalid(request, reply)
+        if found is not None:
+            return found
+        try:
+            return self._unsure(replies) or (self._unlikely(request, reply) if cheapest else None)
+        except Exception as error:  # of the estimator, or of `same`
+            if not self.failures:
+                _log.warning("costopt: answers cannot be judged, and go on to the next tier: %r", error)
+            self.failures += 1
+            return "no opinion"
 
     def _invalid(self, request: RouteRequest, reply: Reply) -> str | None:
         if request.valid is None:
@@ -154,23 +160,17 @@ class Cascade:
     def _unlikely(self, request: RouteRequest, reply: Reply) -> str | None:
         if self.estimator is None or not reply.text:
             return None
-        try:
-            probability = float(np.asarray(self.estimator.scores([request.text], [reply.text])).reshape(-1)[0])
-        except Exception as error:
-            if not self.failures:
-                _log.warning("costopt: answers cannot be judged, and go on to the next tier: %r", error)
-            self.failures += 1
-            return "no opinion"
+        probability = float(np.asarray(self.estimator.scores([request.text], [reply.text])).reshape(-1)[0])
         if math.isnan(probability):
             return "no opinion"
         return "judged" if probability < self.threshold else None
 
 
 def _fault(reply: Reply) -> str | None:
-    finish = (reply.finish or "").lower()
-    if any(word in finish for word in _CUT_SHORT):
-        return "truncated"
-    if reply.refused or any(word in finish for word in _TAKEN_AWAY) or _REFUSES.match(reply.text):
+    fault = fault_of(reply.finish)
+    if fault is not None and fault != "filtered":
+        return fault
+    if fault or reply.refused or _REFUSES.match(reply.text):
         return "refused"
     if reply.broken:
         return "tool call"

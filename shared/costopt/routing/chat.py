@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costopt.conversation import conversation_of
 from costopt.routing.request import RouteRequest
 from costopt.routing.sticky import conversation_id
 from costopt.tokens import count_tokens, most_tokens
@@ -14,7 +15,6 @@ from costopt.tokens import count_tokens, most_tokens
 __all__ = ["Turn", "chat_request", "mean_logprob", "said_in"]
 
 _MOST_OUTPUT = ("max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict")
-_CONVERSATIONS = ("conversation_id", "thread_id", "session_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,8 @@ def said_in(context: Mapping[str, Any]) -> dict[str, Any]:
         >>> said_in({"thread_id": 7, "costopt_regions": "eu"})
         {'conversation': '7', 'regions': frozenset({'eu'}), 'tags': None}
     """
-    named = next((context[name] for name in _CONVERSATIONS if context.get(name)), None)
     return {
-        "conversation": None if named is None else str(named),
+        "conversation": conversation_of(context),
         "regions": _names(context.get("costopt_regions")),
         "tags": _names(context.get("costopt_required_tags")),
     }

@@ -22,7 +22,8 @@ class Attempt:
         outcome: "answered"; "failed"; "rejected", if its answer would not do; "skipped", if it was not made.
         cause: Why it failed, was rejected or skipped, e.g. "rate limit", "truncated", "resting", "budget".
         usage: Its tokens; None if nobody said.
-        cost: What it cost in US dollars; None if not known.
+        cost: What it cost in US dollars: 0 if the provider answered with an error or was not reached; None if not
+            known, as of a call that timed out.
         estimated: Whether its tokens are an estimate, because nobody said, or what was said cannot be.
     """
 

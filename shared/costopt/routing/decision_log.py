@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 from costopt.errors import ConfigError
+from costopt.forks import ForkLock
 from costopt.routing.decision import RouteDecision
 from costopt.routing.request import RouteRequest
 
@@ -42,7 +42,7 @@ class DecisionLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._open: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def __call__(self, request: RouteRequest, decision: RouteDecision) -> None:

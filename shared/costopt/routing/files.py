@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costopt.errors import ConfigError
+from costopt.files import write_whole
 
 __all__ = ["base_of", "read_router", "write_router"]
 
@@ -49,23 +48,10 @@ def write_router(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
     head = {"format": _FORMAT, "version": _VERSION, **facts, "arrays": _digest(data)}
     base = base_of(path)
     try:
-        _replace(base.with_name(base.name + ".npz"), data)
-        _replace(base.with_name(base.name + ".json"), (json.dumps(head, indent=1) + "\n").encode())
+        for suffix, content in ((".npz", data), (".json", (json.dumps(head, indent=1) + "\n").encode())):
+            write_whole(base.with_name(base.name + suffix), content, mode=0o644)  # as `open` would have made it
     except OSError as error:
         raise ConfigError(f"{base} cannot be written ({error}): give another place") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # as `open` would have made it
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def read_router(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from costopt.arguments import is_list
 from costopt.errors import ConfigError
+from costopt.forks import ForkLock
+from costopt.routing.estimator import Estimator, HeuristicEstimator
 from costopt.routing.policies import Policy
 
-__all__ = ["Live", "default_thresholds"]
+__all__ = ["Live", "default_thresholds", "reachable"]
 
 _log = logging.getLogger("costopt.routing")
 
@@ -26,6 +28,22 @@ _FIRST, _EVERY, _MOST = 50, 100, 1000
 def default_thresholds(steps: int) -> tuple[float, ...]:
     """For scores in [0, 1]: one half for two tiers, 0.3 and 0.7 for three, evenly between these for more."""
     return (0.5,) if steps == 1 else tuple(round(float(value), 6) for value in np.linspace(0.3, 0.7, steps))
+
+
+def reachable(thresholds: Sequence[float], estimator: Estimator) -> tuple[float, ...]:
+    """The thresholds, none beyond what scores there can be, as per cent are; infinity is said on purpose.
+
+    Raises:
+        ConfigError: If there is such a one.
+    """
+    values = _numbers(thresholds)
+    low, high = _reach(estimator)
+    if any(math.isfinite(value) and not low <= value <= high for value in values):
+        raise ConfigError(
+            f"thresholds are {values}, and scores are between {low:g} and {high:g}: give numbers there, as in "
+            f"thresholds={default_thresholds(len(values))}"
+        )
+    return values
 
 
 class Live:
@@ -46,12 +64,10 @@ class Live:
     def __init__(self, steps: int, policy: Policy | None, start: Sequence[float] | None) -> None:
         self._steps = steps
         self._policy = policy
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._rows: deque[tuple[Numbers, Numbers, Numbers | None]] = deque(maxlen=_MOST)
         self._since = 0
         self._said = False
-        if isinstance(start, float | int):
-            raise ConfigError(f"thresholds are {start}: give one number for each step, as in thresholds=({start},)")
         fixed = _fixed(policy, steps) if policy else start
         self.current = None if fixed is None else self._checked(fixed)
         self.learns = policy is not None and fixed is None
@@ -98,13 +114,30 @@ class Live:
         return self._checked(self._policy.thresholds(scores, costs, expected))
 
     def _checked(self, given: Sequence[float]) -> tuple[float, ...]:
-        values = tuple(float(value) for value in given)
+        values = _numbers(given)
         if len(values) != self._steps or any(math.isnan(value) for value in values):
             raise ConfigError(
                 f"thresholds are {values} for {self._steps + 1} tiers: give {self._steps} numbers, one for each step "
                 "from a tier to the next"
             )
         return values
+
+
+def _reach(estimator: Estimator) -> tuple[float, float]:
+    """The least and the largest score that there can be; of an estimator that we do not know, any."""
+    if isinstance(estimator, HeuristicEstimator):
+        return 0.0, 1.0
+    return (-math.inf, math.inf) if estimator.tiers is None else (-1.0, 1.0)  # what it learned is a gain
+
+
+def _numbers(given: Sequence[float]) -> tuple[float, ...]:
+    try:
+        if is_list(given):
+            return tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        pass
+    shown = given if isinstance(given, float | int) else 0.5
+    raise ConfigError(f"thresholds are {given!r}: give one number for each step, as in thresholds=({shown},)")
 
 
 def _fixed(policy: Policy, steps: int) -> tuple[float, ...] | None:

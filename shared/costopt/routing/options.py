@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from costopt.arguments import known_options, names
 from costopt.embedding import Embedder
 from costopt.errors import ConfigError
 from costopt.prompts import Split
@@ -49,7 +50,7 @@ def router_of(tiers: Sequence[Any], router: Router | None, options: Mapping[str,
         options: `RoutingOptions`.
 
     Raises:
-        ConfigError: If both are given.
+        ConfigError: If both are given, or an option is not known or not what it must be.
 
     Example:
         >>> router_of([Tier("gpt-4o-mini"), Tier("gpt-4o")], None, {"required_tags": ()}).names
@@ -59,7 +60,8 @@ def router_of(tiers: Sequence[Any], router: Router | None, options: Mapping[str,
         if tiers or options:
             raise ConfigError("give either router= or tiers and options, not both")
         return router
+    known_options("a router", options, [*RoutingOptions.__annotations__, "tags"])
     given = dict(options)
     if "required_tags" in given:
-        given["tags"] = given.pop("required_tags")
+        given["tags"] = names("required_tags", given.pop("required_tags"))
     return Router(tiers, **given)

@@ -50,7 +50,7 @@ def svg(found: RouterEvaluation) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
         *_axes(found, low, high),
         *(_line(name, each, low, high) for name, each in curves.items()),
-        *_legend(found, curves),
+        *_legend(curves),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -104,7 +104,7 @@ def _thinned(drawn: Curve) -> NDArray[np.float64]:
     return np.stack([drawn.shares[kept], drawn.qualities[kept]], axis=1)
 
 
-def _legend(found: RouterEvaluation, curves: Mapping[str, Curve]) -> list[str]:
+def _legend(curves: Mapping[str, Curve]) -> list[str]:
     parts = []
     for row, (name, each) in enumerate(reversed(list(curves.items()))):
         colour, dashes = _STYLE[name]

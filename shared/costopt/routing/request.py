@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costopt.arguments import names
 from costopt.errors import ConfigError
 from costopt.routing.tier import Tier
 from costopt.tokens import TokenCount, count_tokens
@@ -63,6 +64,10 @@ class RouteRequest:
     next_conversation: Callable[[Reply], str | None] | None = None
 
     def __post_init__(self) -> None:
+        for what in ("regions", "tags"):
+            value = getattr(self, what)
+            if value is not None and not isinstance(value, frozenset):
+                object.__setattr__(self, what, frozenset(names(what, value)))
         if self.size < 0:
             object.__setattr__(self, "size", len(self.text.encode("utf-8", "replace")))
 

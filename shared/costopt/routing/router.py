@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from costopt.arguments import names
 from costopt.embedding import Embedder, default_embedder
 from costopt.errors import ConfigError
+from costopt.forks import ForkLock
 from costopt.prompts import Split
 from costopt.routing.books import Books, RouterStats
 from costopt.routing.budget import Spendable
@@ -23,7 +24,8 @@ from costopt.routing.cascade import Cascade
 from costopt.routing.decision import RouteDecision
 from costopt.routing.estimator import Estimator, HeuristicEstimator
 from costopt.routing.fallback import Rest
-from costopt.routing.live import Live, default_thresholds
+from costopt.routing.kinds import check_kinds
+from costopt.routing.live import Live, default_thresholds, reachable
 from costopt.routing.policies import Policy
 from costopt.routing.reading import Reading
 from costopt.routing.request import RouteRequest, eligible
@@ -105,14 +107,15 @@ class Router:
         seed: int | None = None,
     ) -> None:
         self._options = {name: given for name, given in locals().items() if name not in ("self", "tiers")}
+        check_kinds(self._options)
         self.tiers = checked_tiers(tiers)
         self.names = tuple(tier.name for tier in self.tiers)
         self.estimator = estimator or HeuristicEstimator()
         self.default = self._place(default)
         self.budget, self.cascade, self.shadow, self.explore, self.log = budget, cascade, shadow, explore, log
         self.sticky = (Sticky() if sticky else None) if isinstance(sticky, bool) else sticky
-        self._regions = None if regions is None else frozenset(regions)
-        self._tags = frozenset(tags)
+        self._regions = None if regions is None else frozenset(names("regions", regions))
+        self._tags = frozenset(names("tags", tags))
         self._embedder = embedder
         self._reading = Reading(split)
         self._chance = random.Random(seed)  # noqa: S311
@@ -120,7 +123,7 @@ class Router:
         self.live = Live(len(self.tiers) - 1, *self._targets(policy, thresholds))
         self.rests = [Rest() for _ in self.tiers]
         self.books = Books(self.tiers)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._mute = self._log_failed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -358,6 +361,8 @@ class Router:
                     f"{self.estimator.name} has no thresholds: give policy=, e.g. StrongShare(0.3), or calibrate it "
                     "(`costopt router calibrate`)"
                 )
+        elif thresholds is not None:
+            thresholds = reachable(thresholds, self.estimator)
         return policy, thresholds
 
     def _check(self) -> None:
@@ -370,8 +375,8 @@ class Router:
         check = getattr(self.estimator, "check", None)
         if self.estimator.wants_vectors and check is not None:
             check(self.embedder)
-        if not 0 <= self.explore < 1:
-            raise ConfigError(f"explore={self.explore}: give a share of the requests in [0, 1), e.g. 0.02")
+        if not isinstance(self.explore, float | int) or not 0 <= self.explore < 1:
+            raise ConfigError(f"explore={self.explore!r}: give a share of the requests in [0, 1), e.g. 0.02")
         unpriced = [tier.name for tier in self.tiers if tier.price_at(0) is None]
         if unpriced and self.budget:
             raise ConfigError(

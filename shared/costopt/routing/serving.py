@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 from costopt import driving
 from costopt.errors import BudgetExceededError
+from costopt.failure import failure_of
 from costopt.pricing import Usage
 from costopt.routing.budget import Hold
 from costopt.routing.cascade import Reply
 from costopt.routing.decision import Attempt, RouteDecision
-from costopt.routing.fallback import Failure, failure_of
 from costopt.routing.request import RouteRequest
 from costopt.routing.router import Router
 from costopt.routing.tier import Tier
@@ -87,13 +87,13 @@ def serve(router: Router, request: RouteRequest, decision: RouteDecision) -> Flo
         >>> router = Router([Tier("gpt-4o-mini"), Tier("gpt-4o")])
         >>> request = RouteRequest("What is the capital of France?")
         >>> flow = serve(router, request, router.decide(request))
-        >>> next(flow).tier.name, flow.throw(TimeoutError()).tier.name
+        >>> next(flow).tier.name, flow.throw(ConnectionRefusedError()).tier.name
         ('gpt-4o-mini', 'gpt-4o')
         >>> try:
         ...     flow.send(Reply("Paris", Usage(30, 12)))
         ... except StopIteration as stop:
         ...     print(stop.value.decision.chosen, stop.value.decision.why, stop.value.decision.cost)
-        gpt-4o timeout 0.000195
+        gpt-4o connection 0.000195
     """
     return _Serving(router, request, decision).run()
 
@@ -145,7 +145,7 @@ class _Serving:
                 later.append(place)
                 continue
             yield place
-            if self._broke and not self._errors:
+            if self._broke and not self._errors and self._held is None:
                 candidates.remove(place)
                 yield from sorted(candidates, key=lambda place: self._router.books.bound(place, self._request))
                 return
@@ -172,6 +172,7 @@ class _Serving:
             try:
                 reply = yield from self._call(place, judged)
             except Interrupted as cut:
+                self._closed(place, cut.reply, answered=False)
                 raise cut.cause or cut from None
             except Exception as error:
                 if error is self._short:
@@ -200,7 +201,7 @@ class _Serving:
     def _call(self, place: int, hold: bool) -> Generator[Ask | Work, Any, Reply]:
         reservation = self._reserve(place)
         rest, started = self._router.rests[place], time.monotonic()
-        # Should the caller go away, nobody will say what the call cost: all that was reserved, to be safe.
+        # Should it time out, or the caller go away, nobody will say what it cost: all that was reserved, to be safe.
         charged = reservation.amount if reservation else Decimal(0)
         try:
             reply: Reply = yield Ask(self._router.tiers[place], hold, self._cause or self._decision.why)
@@ -214,10 +215,12 @@ class _Serving:
             self._note(place, "failed", "cut after it was shown", usage, cost, estimated)
             raise
         except Exception as error:
-            charged = Decimal(0)
             failure = failure_of(error)
+            if failure.unpaid:
+                charged = Decimal(0)
             rest.failed(failure, time.monotonic() - started)
-            self._failed(place, failure)
+            self._cause = failure.cause
+            self._note(place, "failed", failure.cause, cost=Decimal(0) if failure.unpaid else None)
             raise
         finally:
             if reservation is not None:
@@ -226,10 +229,6 @@ class _Serving:
         self._router.books.learn(place, usage.output_tokens)
         self._note(place, "answered", None, usage, cost, estimated)
         return reply
-
-    def _failed(self, place: int, failure: Failure) -> None:
-        self._cause = failure.cause
-        self._note(place, "failed", failure.cause)
 
     def _reserve(self, place: int) -> Hold | None:
         budget = self._router.budget
@@ -288,6 +287,15 @@ class _Serving:
             self._cause = cause
 
     def _served(self, place: int, reply: Reply) -> Served:
+        final = self._closed(place, reply)
+        sticky, request = self._router.sticky, self._request
+        if sticky is not None and final.paper is None:
+            known = request.next_conversation(reply) if request.next_conversation else request.conversation
+            sticky.keep(known, place)
+        return Served(reply, final)
+
+    def _closed(self, place: int, reply: Reply, answered: bool = True) -> RouteDecision:
+        """The decision with what came of it, in the books and in the log."""
         router, decision, name = self._router, self._decision, self._router.names[place]
         changed = name != decision.chosen
         why = self._cause or decision.why if changed or self._held else decision.why
@@ -295,8 +303,8 @@ class _Serving:
         if decision.previous not in (None, name) and changed:
             moved = why
         usage = self._usage(reply)[0]
-        made = [attempt for attempt in self._attempts if attempt.usage is not None]
-        costs = [attempt.cost for attempt in made if attempt.cost is not None]
+        costs = [attempt.cost for attempt in self._attempts if attempt.outcome != "skipped"]
+        known = [cost for cost in costs if cost is not None]
         final = decision.because(
             chosen=name,
             why=why,
@@ -304,20 +312,13 @@ class _Serving:
             estimated_cost=router.books.estimate(place, self._request) if changed else decision.estimated_cost,
             attempts=tuple(self._attempts),
             usage=usage,
-            cost=sum(costs, Decimal(0)) if len(costs) == len(made) else None,
+            cost=sum(known, Decimal(0)) if len(known) == len(costs) else None,
             baseline_cost=router.tiers[router.default].cost(usage),
         )
-        router.books.answered(final)
-        self._remember(place, reply, final)
-        return Served(reply, final)
-
-    def _remember(self, place: int, reply: Reply, decision: RouteDecision) -> None:
-        request, router = self._request, self._router
-        if router.sticky is not None and decision.paper is None:
-            known = request.next_conversation(reply) if request.next_conversation else request.conversation
-            router.sticky.keep(known, place)
+        router.books.closed(final, answered)
         if router.log is not None:
-            router.logged(request, decision)
+            router.logged(self._request, final)
+        return final
 
     def _error(self) -> Exception:
         if not self._errors:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from costopt.errors import ConfigError
+from costopt.forks import ForkLock
 
 __all__ = ["Sticky", "conversation_id"]
 
@@ -40,7 +40,7 @@ class Sticky:
         self._most = conversations
         self._seconds = seconds
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._held: OrderedDict[str, tuple[int, float]] = OrderedDict()  # place of the tier, last used
 
     def __reduce__(self) -> tuple[type[Sticky], tuple[int, float]]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from costopt.arguments import is_list, names, price, switch, text, whole
 from costopt.errors import ConfigError
+from costopt.forks import ForkLock
 from costopt.pricing import ListedModel, Price, Usage, listed
 
 __all__ = ["Tier", "checked_tiers"]
@@ -22,6 +23,14 @@ _NAMES = ("model_name", "model", "model_id", "deployment_name", "azure_deploymen
 _UNTOLD_WINDOW = 3900
 # Prices may change with the hour; looking at the clock at every call would cost more than the sum.
 _FRESH_S = 60.0
+
+
+_CHECKS: dict[Callable[[str, Any], object], tuple[str, ...]] = {
+    text: ("name", "region", "provider"),
+    price: ("price",),
+    partial(whole, of="tokens"): ("context_window", "max_output_tokens"),
+    switch: ("tools", "vision", "json"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +52,7 @@ class Tier:
         provider: Who sells it, where the model's name does not tell.
 
     Raises:
-        ConfigError: If it has no name, or a limit is below 1.
+        ConfigError: If it has no name, a limit is below 1, or something is not what it must be.
 
     Example:
         >>> tier = Tier("gpt-4o-mini", tags={"eu"})
@@ -67,15 +76,20 @@ class Tier:
         return type(self), tuple(getattr(self, each.name) for each in fields(self))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tags", frozenset([self.tags] if isinstance(self.tags, str) else self.tags))
+        tags = [self.tags] if isinstance(self.tags, str) else names("tags", self.tags)
+        object.__setattr__(self, "tags", frozenset(tags))
+        self._check_kinds()
         object.__setattr__(self, "name", self.name or self.model_name)
         object.__setattr__(self, "_prices", _Prices())
         if not self.name:
             raise ConfigError(f"a {type(self.model).__name__} does not say its name: give Tier(model, name=...)")
-        for limit in ("context_window", "max_output_tokens"):
-            value = getattr(self, limit)
-            if value is not None and value < 1:
-                raise ConfigError(f"{limit}={value} of tier {self.name!r}: give a number of tokens above 0")
+
+    def _check_kinds(self) -> None:
+        """Refuse what would else fail at the first request."""
+        for check, of in _CHECKS.items():
+            for name in of:
+                if getattr(self, name) is not None:
+                    check(name, getattr(self, name))
 
     @cached_property
     def model_name(self) -> str:
@@ -132,7 +146,7 @@ class _Prices:
     """The list's prices of one model by length of input, looked up anew each minute."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._until = 0.0
         self._starts: list[int] = []
         self._known: dict[int, Price | None] = {}
@@ -160,6 +174,8 @@ def checked_tiers(tiers: Sequence[Any]) -> tuple[Tier, ...]:
         >>> [tier.name for tier in checked_tiers([Tier("gpt-4o-mini"), "gpt-4o"])]
         ['gpt-4o-mini', 'gpt-4o']
     """
+    if not is_list(tiers):
+        raise ConfigError(f"tiers={tiers!r:.200}: give a list of models, as in tiers=[cheap, strong]")
     made = tuple(each if isinstance(each, Tier) else Tier(each) for each in tiers)
     if not made:
         raise ConfigError("there are no tiers: give at least one model, as in tiers=[Tier(model)]")

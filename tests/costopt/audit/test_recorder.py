@@ -79,6 +79,7 @@ def test_an_answer_that_would_not_do_is_served_if_there_is_no_other(recorder: Re
     cheap, strong = rows(recorder)
     assert (cheap.model, cheap.status, cheap.usage) == ("cheap-1", "ok", Usage(100, 50))
     assert (strong.model, strong.status, strong.usage, strong.error) == ("strong", "error", None, "timeout")
+    assert (cheap.cost, strong.cost, strong.cost_source) == (Decimal(decision["attempts"][0]["usd"]), None, "")
     assert cheap.latency_s is not None
 
 

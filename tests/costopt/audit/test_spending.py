@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,7 +18,9 @@ import pytest
 
 from costopt import BudgetExceededError, ConfigError, Price, Router, RouteRequest, Tier, Usage
 from costopt.audit import Attempt, Ledger, SpendingAlert, SpendingLimit
+from costopt.audit.recorder import Answered, Call, Recorder
 from costopt.routing import Reply, drive, serve
+from costopt.tokens import count_tokens
 from tests.faults.words import Process, wait_for
 from tests.timed import timed
 
@@ -64,6 +68,34 @@ def test_what_was_recorded_a_moment_ago_counts(ledger: Ledger) -> None:
         assert one.spent >= Decimal("0.01") * (number + 1)
     ledger.flush()
     assert one.spent == Decimal("0.5")
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_calls_faster_than_the_ledger_writes_stop_in_time(ledger: Ledger, reported: bool) -> None:
+    one = SpendingLimit(ledger, "0.0003")
+    recorder, asked = Recorder(ledger, limit=one), [{"role": "user", "content": "why? " * 250}]
+    usage, done = Usage(1_000, 0) if reported else None, 0
+    count_tokens("why?", "gpt-4o-mini")  # a tokenizer that is not loaded yet would be waited for a while only
+    with contextlib.suppress(BudgetExceededError):
+        for done in range(100):
+            recorder.begin()
+            recorder.answered(Call(str(done), "gpt-4o-mini", messages=lambda: asked), Answered(usage=usage))
+    # $0.15 for a million tokens: two calls, of each of which an estimate of ours may be too low by half.
+    assert done == 2 or (not reported and done <= 4)
+
+
+def test_a_model_without_a_price_counts_nothing_and_is_told_of_once(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, acme = limit(ledger), limit(ledger, tenant="acme")
+    used, mute = {"usage": Usage(900, 100)}, Attempt("m", usage=Usage())
+    free = [Attempt("m", **used, cost=Decimal(0), cost_source="given"), Attempt("m", **used, route="m"), mute]
+    ledger.record_all([*free, *(Attempt("a", **used) for _ in range(3)), Attempt("b", **used, tenant="acme")])
+    ledger.record_all([Attempt("a", **used)])
+    assert one.left == acme.left == 1
+    told = [record.getMessage() for record in caplog.records if record.name == "costopt.audit"]
+    assert sorted(each.split(",")[0][-1] for each in told) == ["a", "b"]
+    assert all("counts nothing against the limit: give its price, prices={" in each for each in told)
 
 
 def test_a_routers_rows_count_once_by_what_it_settled(ledger: Ledger) -> None:
@@ -200,6 +232,15 @@ def test_each_share_is_told_once_whoever_spends(ledger: Ledger) -> None:
     wait_for(lambda: len(heard) == 2, "the second share is told")
     assert [alert.share for alert in heard] == [0.5, 0.9]
     assert str(heard[1]) == "month: $0.95 of $1 for 2026-11 is spent, over 90%"
+
+
+def test_limits_that_are_made_for_each_request_do_not_pile_up(ledger: Ledger) -> None:
+    heard: list[SpendingAlert] = []
+    made = [weakref.ref(limit(ledger, on_alert=callback)) for callback in (None, heard.append) for _ in range(5)]
+    gc.collect()
+    assert [held() is not None for held in made] == [False] * 9 + [True]
+    ledger.record_all([paid("0.6")])
+    wait_for(lambda: heard, "an alarm that nobody else keeps is told")
 
 
 def test_an_alert_that_fails_is_its_own_matter(ledger: Ledger) -> None:

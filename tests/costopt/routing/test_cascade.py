@@ -25,6 +25,13 @@ QUESTION = RouteRequest("0.1", size=400)
         (Reply("The answer is", finish="MAX_TOKENS"), "truncated"),
         (Reply("", finish="stop"), "empty"),
         (Reply("", calls=("call_1",)), None),
+        (Reply("The answer is", finish="model_context_window_exceeded"), "truncated"),
+        (Reply("The answer is", finish="cancelled"), "truncated"),
+        (Reply("The answer is", finish="timeout"), "truncated"),
+        (Reply("The answer is", finish="SPII"), "refused"),
+        (Reply("The answer is", finish="LANGUAGE"), "refused"),
+        (Reply("The answer is", finish="MALFORMED_FUNCTION_CALL"), "failed"),
+        (Reply("The answer is", finish="error"), "failed"),
         (Reply("", broken=True, calls=("call_1",)), "tool call"),
         (Reply("No.", refused=True), "refused"),
         (Reply("", finish="content_filter"), "refused"),
@@ -62,6 +69,17 @@ def test_answers_that_disagree() -> None:
     assert cascade.verdict(QUESTION, [Reply("Paris.", others=("paris", "Paris"))]) is None
     assert cascade.verdict(QUESTION, [Reply("Paris.", others=("London",))]) == "disagreement"
     assert Cascade(same=lambda a, b: True).verdict(QUESTION, [Reply("a", others=("b",))]) is None
+
+
+def test_who_cannot_tell_whether_answers_agree_has_no_opinion(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(a: str, b: str) -> bool:
+        raise KeyError("figure")
+
+    cascade = Cascade(samples=2, same=fails)
+    found, asked = served(three(cascade=cascade), {"a": FINE, "b": FINE, "c": FINE})
+    assert (found.reply, asked) == (FINE, ["a", "a", "b", "b", "c"])
+    assert (found.decision.why, cascade.failures) == ("rejected: no opinion", 2)
+    assert len(caplog.records) == 1
 
 
 class Judge:
@@ -134,6 +152,14 @@ def test_the_next_tier_is_asked_and_both_calls_are_paid_for() -> None:
         ("a", "rejected", "truncated"),
         ("b", "answered", None),
     ]
+
+
+def test_a_rejected_answer_is_not_asked_for_again_where_the_next_is_too_dear() -> None:
+    cheap, dear = (three(budget=Budget(1, 60)).books.bound(place, QUESTION) for place in (0, 1))
+    budget = Budget((cheap + dear) / 2, 60)
+    found, asked = served(three(budget=budget), {"a": CUT})
+    assert (found.reply, asked) == (CUT, ["a"])
+    assert found.decision.cost == budget.spent == Decimal(150) / 10**6
 
 
 def test_the_strongest_answer_is_given_whatever_it_is() -> None:

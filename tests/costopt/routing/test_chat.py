@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from costopt import Budget, BudgetExceededError, ConfigError, Router, Tier
+from costopt.audit.about_call import about_call
 from costopt.routing import Reply, RouteRequest, Sticky, StrongShare, serve
 from costopt.routing.chat import Turn, chat_request, said_in
 from costopt.routing.options import router_of
@@ -51,6 +52,7 @@ def test_what_the_application_says_of_a_call() -> None:
         {"session_id": "s", "conversation_id": "c", "costopt_required_tags": ["a", "b"], "costopt_tags": "x"}
     )
     assert said == {"conversation": "c", "regions": None, "tags": frozenset({"a", "b"})}
+    assert about_call({"session_id": "s", "conversation_id": "c"})["session"] == "c"  # as a router has it
     assert said_in({"thread_id": ""})["conversation"] is None
 
 

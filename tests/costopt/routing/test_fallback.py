@@ -6,11 +6,13 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from costopt import Budget, BudgetExceededError, Price, Router, RouteRequest, Tier, Usage
-from costopt.routing import Ask, Reply, Served, adrive, drive, serve
-from costopt.routing.fallback import Failure, Rest, failure_of
+from costopt.failure import Failure, failure_of
+from costopt.routing import Ask, Reply, RouteDecision, Served, adrive, drive, serve
+from costopt.routing.fallback import Rest
 from costopt.routing.serving import Interrupted
 from costopt.routing.streaming import Relay, arelayed, relayed
 from tests.costopt.routing.models import Scored
@@ -58,6 +60,42 @@ class RemoteProtocolError(Exception):
 def test_what_an_error_means(error: Exception, cause: str, of_tier: bool) -> None:
     failure = failure_of(error)
     assert (failure.cause, failure.of_tier) == (cause, of_tier)
+
+
+class APIConnectionError(Exception):
+    pass
+
+
+def wrapped(cause: Exception) -> Exception:
+    error = APIConnectionError("Connection error.")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "unpaid"),
+    [
+        (ProviderError(429), True),
+        (ProviderError(None, "Rate limit reached for gpt-4o in organization"), True),
+        (ProviderError(504), False),
+        (TimeoutError(), False),
+        (ConnectionResetError(), False),
+        (ConnectionRefusedError(), True),
+        (wrapped(httpx.ConnectError("refused")), True),
+        (wrapped(httpx.ReadError("reset")), False),
+        (KeyError("x"), False),
+    ],
+)
+def test_only_a_refused_call_surely_cost_nothing(error: Exception, unpaid: bool) -> None:
+    assert failure_of(error).unpaid == unpaid
+    router = three(budget=Budget(1, 3600))
+    decision = answered(router, {"a": error}).decision
+    assert decision.attempts[0].cost == (0 if unpaid else None)
+    # What a model that timed out took nobody knows: the sum does not either, and the budget keeps the most.
+    assert (decision.cost, router.stats().unpriced) == ((Decimal("0.00015"), 0) if unpaid else (None, 1))
+    kept = 0 if unpaid else router.books.bound(0, RouteRequest("0.1"))
+    assert router.budget is not None
+    assert router.budget.dollars - router.budget.left == kept + Decimal("0.00015")
 
 
 def test_how_long_a_provider_wants_to_be_left_alone() -> None:
@@ -298,8 +336,8 @@ async def test_another_tier_takes_over_until_the_first_token_is_shown(script: Sc
 @pytest.mark.parametrize("awaiting", [False, True])
 async def test_once_a_token_was_shown_the_error_is_the_callers(awaiting: bool) -> None:
     script: Script = {"a": ["one ", ConnectionResetError()], "b": ["fine."]}
-    budget = Budget(1, 60)
-    router = three(budget=budget)
+    budget, logged = Budget(1, 60), list[RouteDecision]()
+    router = three(budget=budget, log=lambda request, decision: logged.append(decision))
     if awaiting:
         with pytest.raises(ConnectionResetError):
             await astreamed(router, script)
@@ -307,17 +345,27 @@ async def test_once_a_token_was_shown_the_error_is_the_callers(awaiting: bool) -
         with pytest.raises(ConnectionResetError):
             streamed(router, script)
     assert budget.reserved == 0
-    assert budget.spent > 0  # what was shown was paid for
+    assert_shown_and_paid(router, logged)
+
+
+def assert_shown_and_paid(router: Router, logged: list[RouteDecision]) -> None:
+    """What was shown of an answer that broke off is in the budget, in the books and in the log."""
+    (decision,), stats = logged, router.stats()
+    assert [(a.tier, a.outcome, a.cause) for a in decision.attempts] == [("a", "failed", "cut after it was shown")]
+    assert router.budget is not None
+    assert 0 < stats.cost == decision.cost == router.budget.dollars - router.budget.left < Decimal("0.0001")
+    assert (stats.answered, stats.baseline) == ({}, decision.baseline_cost)
 
 
 def test_a_reader_that_leaves_early_is_charged_what_was_shown() -> None:
-    budget = Budget(1, 60)
-    made, start = relay(three(budget=budget), {"a": ["one ", "two ", "three."]})
+    budget, logged = Budget(1, 60), list[RouteDecision]()
+    router = three(budget=budget, log=lambda request, decision: logged.append(decision))
+    made, start = relay(router, {"a": ["one ", "two ", "three."]})
     stream = relayed(made, start, lambda served: "")
     assert next(stream) == "one "
     stream.close()  # type: ignore[attr-defined]
     assert budget.reserved == 0
-    assert Decimal(0) < budget.spent < Decimal("0.0001")
+    assert_shown_and_paid(router, logged)
 
 
 def test_an_interruption_without_a_cause_ends_the_flow() -> None:

@@ -22,6 +22,7 @@ from costopt.audit.readers.fields import (
 )
 from costopt.audit.readers.formats import Format
 from costopt.audit.record import Record
+from costopt.conversation import CONVERSATION_IDS
 
 __all__ = ["LANGSMITH"]
 
@@ -34,7 +35,6 @@ _FIELDS = frozenset(
     "manifest_s3_id inputs_s3_urls outputs_s3_urls s3_urls trace_tier trace_upgrade last_queued_at price_model_id "
     "thread_id execution_order latency_seconds metadata is_root error_preview messages".split()
 )
-_SESSION = ("session_id", "thread_id", "conversation_id")
 # Of a call's parameters, what neither shapes the answer nor is part of the prompt.
 _NOT_PARAMS = frozenset(("_type", "stream", "model", "model_name", "tools", "functions", "api_key"))
 
@@ -67,7 +67,7 @@ def _read(row: Mapping[str, Any]) -> Record | None:
     record.cost = number(row.get("total_cost"))
     record.ok = not row.get("error") and row.get("status") not in ("error", "interrupted", "pending")
     record.tags = words(row.get("tags"))
-    record.session = next((said for name in _SESSION if (said := text(metadata.get(name)))), None)
+    record.session = next((said for name in CONVERSATION_IDS if (said := text(metadata.get(name)))), None)
     record.tenant, record.name = text(metadata.get("tenant")), text(row.get("name"))
     record.stream = bool(row["first_token_time"]) if "first_token_time" in row else None
     record.hit = _hit(outputs, message)

@@ -25,6 +25,7 @@ from costopt.audit.readers.fields import (
 )
 from costopt.audit.readers.formats import Format
 from costopt.audit.record import Record
+from costopt.conversation import CONVERSATION_IDS
 
 __all__ = ["OPENAI"]
 
@@ -212,7 +213,7 @@ def _put_marks(record: Record, row: Mapping[str, Any], body: Mapping[str, Any]) 
 def _put_labels(record: Record, row: Mapping[str, Any]) -> None:
     metadata = row.get("metadata")
     about: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
-    for name in ("session", "session_id", "conversation_id", "thread_id"):
+    for name in ("session", *CONVERSATION_IDS):
         record.session = record.session or text(row.get(name)) or text(about.get(name))
     record.tenant = text(row.get("tenant")) or text(about.get("tenant"))
     record.name = text(row.get("name")) or text(row.get("app")) or text(about.get("name"))
