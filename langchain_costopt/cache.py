@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 
 import costopt
+from costopt.arguments import known_options
 from costopt.caching import Answer, CacheHit, CacheRequest, CacheStats, Judge, PairModel, Policy, Store
 from costopt.caching.flight import Caller
 from costopt.caching.served import rejection_of
@@ -76,10 +77,7 @@ class SemanticCache(BaseCache):
     ) -> None:
         if core is not None and (store is not None or options):
             raise ConfigError("give either core= or a store and options, not both")
-        unknown = options.keys() - CacheOptions.__annotations__.keys()
-        if unknown:
-            known = ", ".join(CacheOptions.__annotations__)
-            raise ConfigError(f"SemanticCache has no option {', '.join(sorted(unknown))}: it has store, core, {known}")
+        known_options("SemanticCache", options, ("store", "core", *CacheOptions.__annotations__))
         self.core = core or costopt.SemanticCache(store, **options)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
@@ -128,7 +126,8 @@ class SemanticCache(BaseCache):
         if isinstance(wrong, CacheHit):
             self.core.reject(wrong)
             return
-        self.core.reject_match(*rejection_of(wrong.response_metadata.get("costopt")))
+        told = getattr(wrong, "response_metadata", None) or {}
+        self.core.reject_match(*rejection_of(told.get("costopt")))
 
     def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
         """Remove the entries that match everything given; returns how many there were."""
@@ -165,7 +164,7 @@ class SemanticCache(BaseCache):
 
     def _served(self, hit: CacheHit | None) -> RETURN_VAL_TYPE | None:
         # A list that is not empty: langchain-core takes nothing else for a hit.
-        return None if hit is None else self.core.guarded("entry", lambda: generations_of(hit))
+        return self.core.served(hit, generations_of)
 
 
 def _module(frame: FrameType) -> str:

@@ -19,6 +19,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel
 
 from costopt.caching import Answer, CacheHit
+from costopt.caching.entry_form import CALL, finish_of, swapped, text_turn
 from costopt.caching.portable import portable_params
 from costopt.caching.served import explanation
 from costopt.pricing import Usage, cost
@@ -39,8 +40,6 @@ _ROLES = {
 }
 _MODEL_KEYS = ("model", "model_name", "model_id", "deployment_name", "azure_deployment", "repo_id")
 _MODEL = re.compile(rf"\('(?:{'|'.join(_MODEL_KEYS)})', '([^']+)'\)")
-# A chat prompt that was flattened for a completion model: system prompt and earlier turns are in it.
-_TRANSCRIPT = re.compile(r"^(?:System|Human|User|AI|Assistant|Tool|Function): ", re.MULTILINE)
 # Said again elsewhere in the message, or different at every call.
 _DROPPED_KWARGS = frozenset(("function_call", "parsed", "refusal", "tool_calls"))
 _PROVIDER_IDS = "__openai_function_call_ids__"
@@ -57,8 +56,6 @@ _DROPPED_METADATA = frozenset(
         "usage_metadata",
     )
 )
-_ID_KEYS = ("id", "call_id", "tool_call_id", "tool_use_id")
-_CALL = "costopt:call:"
 
 
 def turns_of(prompt: str, *, completion: bool = False) -> list[dict[str, Any]]:
@@ -72,14 +69,12 @@ def turns_of(prompt: str, *, completion: bool = False) -> list[dict[str, Any]]:
         The messages. A text is one user message; but a text that is a transcript, or looks like messages and
         is none, has the role "prompt", and then matches exactly only.
     """
-    if not prompt.startswith('[{"lc"'):
-        return [{"role": "prompt" if _TRANSCRIPT.search(prompt) else "user", "content": prompt}]
-    if not completion:
+    if prompt.startswith('[{"lc"') and not completion:
         try:
             return [_turn(row["kwargs"]) for row in json.loads(prompt)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
-    return [{"role": "prompt", "content": prompt}]
+    return [text_turn(prompt)]
 
 
 def _turn(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +152,7 @@ def _text(generation: Generation) -> dict[str, Any]:
     return {
         "kind": "text",
         "content": generation.text,
-        "finish": (info or {}).get("finish_reason"),
+        "finish": finish_of(info or {}),
         "extra": {"info": _data(info)},
     }
 
@@ -171,13 +166,13 @@ def _chat(generation: ChatGeneration) -> dict[str, Any]:
     if not isinstance(message, AIMessage):
         raise TypeError(f"an answer is an AIMessage, not a {type(message).__name__}")
     info, metadata = generation.generation_info or {}, message.response_metadata
-    calls = {str(call["id"]): f"{_CALL}{i}" for i, call in enumerate(message.tool_calls) if call["id"]}
+    calls = {str(call["id"]): f"{CALL}{i}" for i, call in enumerate(message.tool_calls) if call["id"]}
     kwargs = message.additional_kwargs
     return {
         "kind": "chat",
         "content": _stored_content(message.content, calls),
         "tool_calls": [{"name": call["name"], "args": _data(call["args"])} for call in message.tool_calls],
-        "finish": _finish({**info, **metadata}),
+        "finish": finish_of({**info, **metadata}),
         "refusal": bool(kwargs.get("refusal")),
         "invalid_tool_calls": bool(message.invalid_tool_calls),
         "extra": {
@@ -194,7 +189,7 @@ def _chat_generation(data: Mapping[str, Any], hit: CacheHit) -> ChatGeneration:
     # New ones each time: the same answer may come twice in one conversation.
     ids = [f"call_{uuid.uuid4().hex[:24]}" for _ in data["tool_calls"]]
     message = AIMessage(
-        content=_swap(data["content"], {f"{_CALL}{i}": new for i, new in enumerate(ids)}),
+        content=swapped(data["content"], {f"{CALL}{i}": new for i, new in enumerate(ids)}),
         name=extra["name"],
         tool_calls=[
             {"name": call["name"], "args": call["args"], "id": new, "type": "tool_call"}
@@ -223,7 +218,7 @@ def _stored_content(content: Any, calls: Mapping[str, str]) -> Any:
         return content
     # A reasoning item with an id belongs to one response: sent back from another, providers refuse it.
     kept = [b for b in content if not (isinstance(b, dict) and b.get("type") == "reasoning" and "id" in b)]
-    return _swap([_without_own_id(_data(block), calls) for block in kept], calls)
+    return swapped([_without_own_id(_data(block), calls) for block in kept], calls)
 
 
 def _without_own_id(block: Any, calls: Mapping[str, str]) -> Any:
@@ -231,25 +226,6 @@ def _without_own_id(block: Any, calls: Mapping[str, str]) -> Any:
     if not isinstance(block, dict) or block.get("type") not in ("function_call", "output_text", "text"):
         return block
     return {k: v for k, v in block.items() if k != "id" or v in calls}
-
-
-def _swap(value: Any, ids: Mapping[str, str]) -> Any:
-    if isinstance(value, list):
-        return [_swap(item, ids) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: ids.get(item, item) if key in _ID_KEYS and isinstance(item, str) else _swap(item, ids)
-            for key, item in value.items()
-        }
-    return value
-
-
-def _finish(metadata: Mapping[str, Any]) -> str | None:
-    """Why the model stopped, wherever this provider says so."""
-    for key in ("finish_reason", "stop_reason", "stopReason", "done_reason", "status"):
-        if metadata.get(key):
-            return str(metadata[key])
-    return None
 
 
 def _answering_model(generation: Generation) -> str | None:

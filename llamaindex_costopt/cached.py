@@ -153,7 +153,8 @@ class CachedLLM(WrapperLLM):
         if isinstance(wrong, CacheHit):
             self._cached().reject(wrong)
         else:
-            self._cached().reject_match(*rejection_of(wrong.additional_kwargs.get("costopt")))
+            told = getattr(wrong, "additional_kwargs", None) or {}
+            self._cached().reject_match(*rejection_of(told.get("costopt")))
 
     def invalidate(self, *, tag: str | None = None, model: str | None = None, tenant: str | None = None) -> int:
         """Remove the entries that match everything given; returns how many there were."""
@@ -256,7 +257,7 @@ class CachedLLM(WrapperLLM):
     def _served(self, hit: CacheHit | None, asked: _Asked, kwargs: Mapping[str, Any]) -> Served[Any] | None:
         """The response of a hit, of which handlers know that it began."""
         chat = not isinstance(asked, str)
-        response = None if hit is None else self.cache.guarded("entry", lambda: response_of(hit, chat=chat))
+        response = None if hit is None else self.cache.served(hit, lambda hit: response_of(hit, chat=chat))
         return None if response is None else Served(self, asked, kwargs, response)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -23,11 +22,11 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.llms.llm import LLM, default_completion_to_prompt
 
+from costopt.caching.entry_form import text_turn
+
 __all__ = ["arguments_of", "asked_by", "kind_of", "model_of", "params_of", "turns_of"]
 
 _ROLES = {"chatbot": "assistant", "model": "assistant", "function": "tool"}
-# A chat that was flattened for a completion model: system prompt and earlier turns are in it.
-_TRANSCRIPT = re.compile(r"^(?:System|Human|User|AI|Assistant|Tool|Function): ", re.MULTILINE | re.IGNORECASE)
 # Of a model, what no answer depends on; and its key, which is changed from time to time.
 _NOT_ASKED = frozenset(
     "api_key cache callback_manager max_retries output_parser pydantic_program_mode rate_limiter reuse_client "
@@ -71,7 +70,7 @@ def params_of(kind: str, llm: LLM, call: Mapping[str, Any]) -> str:
 def turns_of(asked: str | Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """The turns of a chat; or of a text, which if it is the transcript of a chat matches exactly only."""
     if isinstance(asked, str):
-        return [{"role": "prompt" if _TRANSCRIPT.search(asked) else "user", "content": asked}]
+        return [text_turn(asked)]
     return [_turn(message) for message in asked]
 
 

@@ -24,6 +24,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import TypeAdapter
 
 from costopt.caching import Answer, CacheHit
+from costopt.caching.entry_form import CALL, swapped
 from costopt.caching.served import explanation
 from costopt.pricing import Usage, cost
 from llamaindex_costopt.cached_asked import arguments_of
@@ -37,8 +38,6 @@ Response = ChatResponse | CompletionResponse
 # Of what comes with a message: said again elsewhere, or another one at every call.
 _DROPPED = frozenset("costopt id reference_audio_id tool_calls usage".split())
 _NOTHING = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-# Stands for the id of a tool call.
-_CALL = "costopt:call:"
 # Blocks in which LangChain repeats a tool call.
 _CALLS = frozenset(("function_call", "tool_call", "tool_use"))
 _ANY_BLOCK: TypeAdapter[Any] = TypeAdapter(ContentBlock)
@@ -105,7 +104,7 @@ def _chat(response: ChatResponse, metadata: Mapping[str, Any]) -> dict[str, Any]
             content.append({"type": "text", "text": block.text})
         elif isinstance(block, ToolCallBlock):
             args, complete = arguments_of(block)
-            ids[block.tool_call_id] = f"{_CALL}{len(calls)}"
+            ids[block.tool_call_id] = f"{CALL}{len(calls)}"
             calls.append({"name": block.tool_name, "args": args})
             whole = whole and complete
         else:
@@ -135,14 +134,14 @@ def _message(data: Mapping[str, Any]) -> ChatMessage:
     kwargs = dict(data["extra"]["kwargs"])
     written, calls = [], data["tool_calls"]
     # New ones each time: the same answer may come twice in one conversation.
-    ids = {f"{_CALL}{i}": f"call_{uuid.uuid4().hex[:24]}" for i in range(len(calls))}
+    ids = {f"{CALL}{i}": f"call_{uuid.uuid4().hex[:24]}" for i in range(len(calls))}
     for call, new in zip(calls, ids.values(), strict=True):
         blocks.append(ToolCallBlock(tool_call_id=new, tool_name=call["name"], tool_kwargs=call["args"]))
         function = {"name": call["name"], "arguments": json.dumps(call["args"], ensure_ascii=False)}
         written.append({"id": new, "type": "function", "function": function})
     if calls:
         # LlamaIndex's streaming programs look there whether a tool was called; as this provider writes it, if known.
-        kwargs["tool_calls"] = _swap(data["extra"].get("calls"), ids) or written
+        kwargs["tool_calls"] = swapped(data["extra"].get("calls"), ids) or written
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=kwargs)
 
 
@@ -161,15 +160,7 @@ def _written(kwargs: Mapping[str, Any], ids: Mapping[Any, str]) -> list[Any] | N
         return None
     plain = [dict(mapping_of(row)) for row in rows]
     kept = [{name: value for name, value in row.items() if name != "id" or value in ids} for row in plain]
-    return [_swap(row, ids) for row in kept]
-
-
-def _swap(value: Any, ids: Mapping[Any, str]) -> Any:
-    if isinstance(value, list):
-        return [_swap(item, ids) for item in value]
-    if isinstance(value, dict):
-        return {key: _swap(item, ids) for key, item in value.items()}
-    return ids.get(value, value) if isinstance(value, str) else value
+    return [swapped(row, ids) for row in kept]
 
 
 def _blocks(data: Any) -> list[Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 
-__all__ = ["choice_of", "finish_of", "mapping_of"]
+from costopt.caching import entry_form
 
-_FINISHES = ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")
+__all__ = ["choice_of", "finish_of", "mapping_of"]
 
 
 def mapping_of(value: Any) -> Mapping[str, Any]:
@@ -36,8 +36,5 @@ def finish_of(response: ChatResponse | CompletionResponse) -> str | None:
     """Why the model stopped; None while it goes on."""
     raw = mapping_of(response.raw)
     candidate = mapping_of(next(iter(raw.get("candidates") or ()), None))
-    for told in (choice_of(response), raw, candidate, mapping_of(raw.get("delta")), response.additional_kwargs):
-        for name in _FINISHES:
-            if told.get(name):
-                return str(getattr(told[name], "value", told[name]))
-    return None
+    told = (choice_of(response), raw, candidate, mapping_of(raw.get("delta")), response.additional_kwargs)
+    return next(filter(None, map(entry_form.finish_of, told)), None)

@@ -84,6 +84,12 @@ class SharedEmbedder:
     """
 
     def __init__(self, embedder: Embedder, *, memo_size: int = 4_096, max_batch: int = 64) -> None:
+        lacks = [part for part in ("name", "dimension", "embed") if not _has(embedder, part)]
+        if lacks:
+            raise ConfigError(
+                f"embedder is {_named(embedder)}, without {', '.join(lacks)}: give an object with name, dimension and "
+                "embed(texts), which for LangChain's calls embed_documents, for LlamaIndex's get_text_embedding_batch"
+            )
         if memo_size < 0 or max_batch < 1:
             raise ConfigError(f"memo_size={memo_size}, max_batch={max_batch}: use at least 0 and 1")
         self._embedder = embedder
@@ -247,6 +253,18 @@ class SharedEmbedder:
             for future in self._waiting.pop(key):
                 future.set_running_or_notify_cancel()
             return True
+
+
+def _has(embedder: object, part: str) -> bool:
+    # By the class where it will do: to ask the object for its dimension may be to load a model.
+    return not isinstance(embedder, type) and (hasattr(type(embedder), part) or hasattr(embedder, part))
+
+
+def _named(embedder: object) -> str:
+    # Not its repr, which may hold a key.
+    if isinstance(embedder, str | type):
+        return repr(embedder)
+    return f"of class {type(embedder).__name__}"
 
 
 class _Item(NamedTuple):

@@ -133,6 +133,18 @@ def test_an_answer_that_came_since_we_looked_is_not_paid_for_again(redis_client:
     other.close()
 
 
+def test_a_lease_that_runs_out_while_it_is_renewed_is_not_held(redis_client: redis.Redis, redis_url: str) -> None:
+    class Late(redis.Redis):
+        def pexpire(self, name: Any, *args: Any, **kwargs: Any) -> Any:
+            self.delete(name)
+            return super().pexpire(name, *args, **kwargs)
+
+    store = RedisStore(client=Late.from_url(redis_url), timeout=5.0)
+    request = SemanticCache(store, exact_only=True).core.request([{"role": "user", "content": QUESTION}], model="m")
+    assert [store.claim(request, "us", 30.0) for _ in range(3)] == [True, False, True]
+    store.close()
+
+
 @timed
 def test_followers_proceed_when_the_leaders_call_fails(cache: SemanticCache, pool: ThreadPoolExecutor) -> None:
     model = Model(cache=cache, seconds=0.3, failures=1)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from llama_index.core.base.llms.types import CompletionResponse
+from llama_index.core.llms import MockLLM
 
-from costopt import ConfigError, SemanticCache
+import langchain_costopt
+from costopt import Answer, ConfigError, LocalStore, SemanticCache, Usage
+from costopt.caching.answer import why_not_stored
 from costopt.caching.portable import portable_params
+from langchain_costopt import messages
+from llamaindex_costopt import CachedLLM
+from llamaindex_costopt.cached_asked import turns_of
+from llamaindex_costopt.cached_told import answer_of
 from tests.faults.words import Process
+from tests.langchain.models import CountingModel
+from tests.llamaindex.served import user
 from tests.openai_server import OpenAIServer
 
 # Each reads a line of JSON (messages, options) and prints what was said, and which tier served it.
@@ -132,6 +145,54 @@ def test_equal_parameters_are_equal_in_every_spelling(
     same = kept == {n: v for n, v in other.items() if v is not None}
     assert (plain == portable_params("chat", {**other, "max_tokens": 5}, {})) == same
     assert plain != portable_params("completion", {**settings, "max_tokens": 5}, {})
+
+
+def by_langchain(core: SemanticCache) -> object:
+    return CountingModel(cache=langchain_costopt.SemanticCache(core=core)).invoke("Hi")
+
+
+def by_llamaindex(core: SemanticCache) -> object:
+    return CachedLLM(MockLLM(), cache=core).chat(user("Hi"))
+
+
+@pytest.mark.parametrize("ask", [by_langchain, by_llamaindex])
+def test_a_hit_of_which_no_response_can_be_made_saves_nothing(
+    ask: Callable[[SemanticCache], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = SemanticCache(LocalStore(tmp_path / "cache.db"), exact_only=True)
+    foreign = Answer(({"kind": "chat", "content": [{"type": "hologram"}]},), Usage(1000, 100), Decimal("0.01"))
+    keep = core.update
+    monkeypatch.setattr(core, "update", lambda request, answer: keep(request, foreign))
+    for _ in range(2):
+        ask(core)
+    stats = core.stats()
+    assert (stats.lookups, stats.hits, stats.saved_tokens, stats.saved_usd, stats.misses["unfit"]) == (2, 0, 0, 0, 1)
+    core.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        ("What is a llama?", "user"),
+        ("Human: hi\nAI:", "prompt"),
+        ("user: hi\nassistant: hello\nuser: how are you?", "prompt"),
+        ('[{"lc": 1}] is what?', "prompt"),
+    ],
+)
+def test_both_frameworks_see_the_same_transcripts_in_a_text(text: str, role: str) -> None:
+    assert messages.turns_of(text, completion=True) == turns_of(text) == [{"role": role, "content": text}]
+
+
+@pytest.mark.parametrize(
+    "told", [{"finish_reason": "length"}, {"done_reason": "length"}, {"stop_reason": "max_tokens"}]
+)
+def test_both_frameworks_know_an_answer_that_was_cut_off(told: dict[str, str]) -> None:
+    answers = [
+        messages.answer_of([Generation(text="The answer is", generation_info=told)], "m"),
+        messages.answer_of([ChatGeneration(message=AIMessage("The", response_metadata=told))], "m"),
+        answer_of([CompletionResponse(text="The answer is", raw=told)], "m"),
+    ]
+    assert list(map(why_not_stored, answers)) == ["truncated"] * 3
 
 
 def test_what_is_no_data_is_not_portable() -> None:

@@ -15,7 +15,7 @@ from costopt.caching.breaker import CircuitBreaker
 from costopt.caching.entry import Entry, decode
 from costopt.caching.judging import SLOW_S, wait
 from costopt.caching.request import CacheRequest
-from costopt.caching.results import Tally
+from costopt.caching.results import STEPPED_OVER, Missed, Tally
 from costopt.caching.steps import Flow, Step
 from costopt.caching.store import Store, Vector
 from costopt.embedding import SharedEmbedder
@@ -77,11 +77,13 @@ class Asking:
             self.stepped_over(kind, error)
             return None
 
-    def vector(self, request: CacheRequest, deadline: float) -> Flow[Vector | None]:
-        """The embedding of the text; None if there is no text, it is too long for the window, or it failed."""
+    def vector(self, request: CacheRequest, deadline: float) -> Flow[Vector | Missed]:
+        """The embedding of the text, or why there is none."""
         text, embedder = request.text, self._embedder
-        if text is None or embedder is None or not self._embedder_breaker.allows():
-            return None
+        if text is None or embedder is None:
+            return Missed("exact only")
+        if not self._embedder_breaker.allows():
+            return STEPPED_OVER
         started, passes = time.monotonic(), embedder.calls
         future: Future[Vector] | None = None
         try:
@@ -89,9 +91,9 @@ class Asking:
                 yield wait(embedder.submit("load"), self.patience_for_loading(started))
                 deadline += time.monotonic() - started
             if not embedder.fits(text):
-                return None
+                return Missed("too long")
             future = embedder.submit(text)
-            vector: Vector | None = yield wait(future, max(SLOW_S, deadline - time.monotonic() - SEARCH_SHARE_S))
+            vector: Vector = yield wait(future, max(SLOW_S, deadline - time.monotonic() - SEARCH_SHARE_S))
         except Exception as error:
             if future is not None:
                 # What nobody waits for need not be computed.
@@ -101,7 +103,7 @@ class Asking:
             if embedder.calls == passes or not isinstance(error, TimeoutError):
                 self._embedder_breaker.failed(slow=time.monotonic() - started > SLOW_S)
             self.stepped_over("embed", error)
-            return None
+            return STEPPED_OVER
         self._embedder_breaker.succeeded()
         return vector
 

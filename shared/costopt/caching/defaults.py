@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, cast
 
 from costopt.caching.store import Store
+from costopt.errors import ConfigError
 
-__all__ = ["REDIS_VARIABLES", "default_path", "default_store"]
+__all__ = ["REDIS_VARIABLES", "default_path", "default_store", "store_of"]
 
 REDIS_VARIABLES = ("COSTOPT_REDIS_URL", "REDIS_URL")
+_STORES = "LocalStore('cache.db') for a file, RedisStore(...) or a URL such as 'redis://localhost:6379' for Redis"
 
 
 def default_path() -> Path:
@@ -37,3 +40,24 @@ def default_store() -> Store:
     from costopt.caching.local_store import LocalStore
 
     return LocalStore(default_path())
+
+
+def store_of(store: Any) -> Store:
+    """The store that a user means: one as it is, the one at a Redis URL, or the default.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if store is None:
+        return default_store()
+    if isinstance(store, str) and "://" in store:
+        from costopt.caching.redis_store import RedisStore
+
+        return RedisStore(store)
+    if isinstance(store, str | PurePath):
+        # Not repeated where it may be an address with a password.
+        named = "the store" if "@" in str(store) else f"store={str(store)!r}"
+        raise ConfigError(f"{named} is no Redis URL: give {_STORES}")
+    if isinstance(store, type) or not (hasattr(store, "bind") and hasattr(store, "put")):
+        raise ConfigError(f"a {type(store).__name__} is no store: give {_STORES}")
+    return cast("Store", store)

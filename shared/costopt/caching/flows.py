@@ -21,7 +21,7 @@ from costopt.caching.judging import SLOW_S, Judging
 from costopt.caching.lease import LEASE_S, LeaseKeeper
 from costopt.caching.online import encode_evidence
 from costopt.caching.request import CacheRequest
-from costopt.caching.results import CacheHit, Tally, Tier
+from costopt.caching.results import STEPPED_OVER, CacheHit, Missed, Tally, Tier
 from costopt.caching.shadow import Shadow
 from costopt.caching.steps import Flow, Step
 from costopt.caching.store import Neighbour, Record, Store
@@ -108,42 +108,42 @@ class CacheFlows:
     def _lookup(self, request: CacheRequest, caller: Caller | None) -> Flow[CacheHit | None]:
         deadline = time.monotonic() + self._time_budget
         self.tally.count("lookups")
-        hit = yield from self._exact(request)
-        if hit is None and caller is not None and self._single_flight:
-            hit = yield from self._once(request, caller, deadline)
-        elif hit is None:
-            hit = yield from self._semantic(request, deadline)
+        found: CacheHit | Missed | None = yield from self._exact(request)
+        if found is None and caller is not None and self._single_flight:
+            found = yield from self._once(request, caller, deadline)
+        elif found is None:
+            found = yield from self._semantic(request, deadline)
         if self._asking.flush_is_due:
             yield from self._asking.flush()
-        return self._served(hit)
+        return self._served(found)
 
     def _exact(self, request: CacheRequest) -> Flow[CacheHit | None]:
         step = Step(lambda: self._store.get(request), lambda: self._store.aget(request), self._time_budget)
         data = yield from self._asking.ask_store("lookup", step)
         return self._same_text(data, request)
 
-    def _once(self, request: CacheRequest, caller: Caller, deadline: float) -> Flow[CacheHit | None]:
+    def _once(self, request: CacheRequest, caller: Caller, deadline: float) -> Flow[CacheHit | Missed]:
         """The semantic tier for the first who asks; the others wait for what becomes of it."""
         flight = self._flights.join(request.key, caller)
         if flight is not None:
             landed = yield Step(lambda: self._flights.wait(flight), lambda: self._flights.await_(flight))
             return self._in_flight(landed, request)
-        hit = yield from self._semantic(request, deadline)
-        if hit is None:
-            hit = yield from self._other_process(request, caller)
-        if hit is not None:
-            # As the entry that it is: whoever rejects it must reject that one.
-            entry = replace(self._entry(request, hit.answer), key=hit.key, text=hit.cached)
-            self._flights.land(request.key, Landed(encode(entry), hit.similarity, hit.reason))
-        return hit
+        found = yield from self._semantic(request, deadline)
+        if isinstance(found, Missed):
+            found = (yield from self._other_process(request, caller)) or found
+        if isinstance(found, CacheHit):
+            # As the entry that it is: whoever rejects it must reject that one. Labels are for what is stored.
+            entry = replace(self._entry(request, found.answer, ()), key=found.key, text=found.cached)
+            self._flights.land(request.key, Landed(encode(entry), found.similarity, found.reason))
+        return found
 
-    def _semantic(self, request: CacheRequest, deadline: float) -> Flow[CacheHit | None]:
+    def _semantic(self, request: CacheRequest, deadline: float) -> Flow[CacheHit | Missed]:
         # Milliseconds for a vector that nobody would search by.
         if self._asking.store_breaker.is_open:
-            return None
+            return STEPPED_OVER
         vector = yield from self._asking.vector(request, deadline)
-        if vector is None:
-            return None
+        if isinstance(vector, Missed):
+            return vector
         found = yield from self._asking.ask_store(
             "search",
             Step(
@@ -152,14 +152,18 @@ class CacheFlows:
                 max(SEARCH_SHARE_S, deadline - time.monotonic()),
             ),
         )
+        if found is None:
+            return STEPPED_OVER
         candidates = self._candidates(found, request)
-        choice = (yield from self.judging.choose(request, candidates, deadline)) if candidates else None
+        if not candidates:
+            return _why_none(found, request)
+        choice = yield from self.judging.choose(request, candidates, deadline)
         if choice is None:
-            return None
+            return STEPPED_OVER
         if self._shadow:
             self.shadow.keep(request, choice)
         if not choice.accepted:
-            return None
+            return Missed(choice.reason if choice.reason.startswith("guard: ") else "judge")
         return _hit(choice.entry, request, "semantic", choice.similarity, choice.reason, choice.probability)
 
     def _other_process(self, request: CacheRequest, caller: Caller) -> Flow[CacheHit | None]:
@@ -211,7 +215,7 @@ class CacheFlows:
         # Who has waited for the vector once does not wait as long again.
         waited = self._asking.gave_up(request)
         vector = yield from self._asking.vector(request, 0.0 if waited else deadline)
-        record = Record(made[0], made[1], vector, self._ttl)
+        record = Record(made[0], made[1], None if isinstance(vector, Missed) else vector, self._ttl)
         within = max(SLOW_S, deadline - time.monotonic())
         step = Step(lambda: self._store.put(record), lambda: self._store.aput(record), within)
         if (yield from self._asking.ask_store("update", step)):
@@ -251,7 +255,9 @@ class CacheFlows:
             made = answer() if callable(answer) else answer
             reason = why_not_stored(made)
             if reason is None:
-                entry = self._entry(request, made)
+                tags = self._tags()
+                # A lone label, and not one for each of its letters: `invalidate` must find it.
+                entry = self._entry(request, made, (tags,) if isinstance(tags, str) else tuple(tags))
                 return entry, encode(entry)
             self.tally.refuse(reason)
         except EntryError as error:
@@ -270,6 +276,12 @@ class CacheFlows:
         """What has been counted."""
         return self._asking.tally
 
+    def unserved(self, hit: CacheHit, error: Exception) -> None:
+        """A framework cannot make a response of this hit: the model is asked after all, and paid."""
+        self.tally.hit(hit, -1)
+        self.tally.miss("unfit")
+        self.stepped_over("entry", error)
+
     def stepped_over(self, kind: str, error: Exception) -> None:
         """Count a failure, and log the first of its kind."""
         self._asking.stepped_over(kind, error)
@@ -287,18 +299,18 @@ class CacheFlows:
             return None
         return _hit(entry, request, "exact", 1.0, "same text")
 
-    def _in_flight(self, landed: Landed | None, request: CacheRequest) -> CacheHit | None:
+    def _in_flight(self, landed: Landed | None, request: CacheRequest) -> CacheHit | Missed:
         """Somebody else's answer, decoded for this caller alone."""
         entry = None if landed is None else self._asking.decoded(landed.data)
         if landed is None or entry is None or entry.scope != request.scope:
-            return None
+            return Missed("not shared")
         return _hit(entry, request, "in_flight", landed.similarity, landed.reason)
 
-    def _candidates(self, found: Sequence[Neighbour] | None, request: CacheRequest) -> list[tuple[Entry, float]]:
+    def _candidates(self, found: Sequence[Neighbour], request: CacheRequest) -> list[tuple[Entry, float]]:
         """What may be judged: near, of this scope, readable; the nearest first."""
         # Most neighbours are too far: they are not worth decoding. NaN is not within, either.
         floor = self.judging.floor
-        near = (n for n in found or () if floor <= n.similarity <= _LARGEST_COSINE)
+        near = (n for n in found if floor <= n.similarity <= _LARGEST_COSINE)
         pairs = ((self._asking.decoded(neighbour.data), neighbour.similarity) for neighbour in near)
         candidates = [
             (entry, similarity)
@@ -310,16 +322,18 @@ class CacheFlows:
         ]
         return sorted(candidates, key=lambda pair: -pair[1])
 
-    def _served(self, hit: CacheHit | None) -> CacheHit | None:
-        if hit is not None and self._shadow:
-            self.tally.count("shadow")
-            self.shadow.hits.append(hit)
+    def _served(self, found: CacheHit | Missed) -> CacheHit | None:
+        if isinstance(found, Missed):
+            self.tally.miss(found)
             return None
-        if hit is not None:
-            self.tally.hit(hit)
-        return hit
+        if self._shadow:
+            self.tally.count("shadow")
+            self.shadow.hits.append(found)
+            return None
+        self.tally.hit(found)
+        return found
 
-    def _entry(self, request: CacheRequest, answer: Answer) -> Entry:
+    def _entry(self, request: CacheRequest, answer: Answer, tags: tuple[str, ...]) -> Entry:
         now = time.time()
         return Entry(
             key=request.key,
@@ -330,8 +344,14 @@ class CacheFlows:
             answer=answer,
             created=now,
             expires=None if self._ttl is None else now + self._ttl,
-            tags=tuple(self._tags()),
+            tags=tags,
         )
+
+
+def _why_none(found: Sequence[Neighbour], request: CacheRequest) -> Missed:
+    # Entries begin with key and scope: looking there costs nothing, reading one would.
+    scope = request.scope.encode()
+    return Missed("not near" if any(scope in neighbour.data[:200] for neighbour in found) else "other scope")
 
 
 def _hit(

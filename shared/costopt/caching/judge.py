@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Protocol, cast
 
+from costopt.arguments import number
 from costopt.caching.cross_encoder import CrossEncoder
 from costopt.caching.guards import READ, overlap, veto
 from costopt.caching.policy import Policy, load_policy, threshold_unfitted
@@ -86,9 +87,7 @@ class SimilarityJudge:
     guards: bool = True
 
     def __post_init__(self) -> None:
-        # `not (a <= b)` and not `a > b`: NaN is refused too.
-        if not 0.0 <= self.min_similarity <= 1.0:
-            raise ConfigError(f"min_similarity is {self.min_similarity}: give a cosine similarity in [0, 1]")
+        number("min_similarity", self.min_similarity, lambda cosine: 0 <= cosine <= 1, "a cosine similarity in [0, 1]")
 
     def judge(self, asked: str, candidates: Sequence[tuple[str, float]]) -> list[Verdict]:
         """One verdict for each (cached text, cosine similarity), in order."""

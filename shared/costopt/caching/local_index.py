@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 
 from costopt.caching.store import Vector
 from costopt.caching.vector import SALT_DIMENSIONS, salted
+from costopt.files import write_whole
 
 __all__ = ["LocalIndex"]
 
@@ -151,10 +150,7 @@ class LocalIndex:
                 }
             ).encode("ascii")
         try:
-            handle, name = tempfile.mkstemp(dir=self._saved_path.parent, prefix=f".{self._saved_path.name}.")
-            with os.fdopen(handle, "wb") as file:
-                file.write(len(header).to_bytes(4, "little") + header + payload)
-            os.replace(name, self._saved_path)
+            write_whole(self._saved_path, len(header).to_bytes(4, "little") + header + payload)
         except OSError as error:
             _log.debug("costopt: the index was not saved: %r", error)
 

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from costopt.arguments import number
 from costopt.caching.local_index import LocalIndex
 from costopt.caching.request import CacheRequest, digest
 from costopt.caching.sqlite import SCHEMA
 from costopt.caching.store import MAX_EVIDENCE, Neighbour, Record, Selector, StoreSize, Vector
-from costopt.errors import ConfigError, StoreError
+from costopt.errors import StoreError
 from costopt.forks import fork_aware
 from costopt.sqlite import Connection, errors, transaction
 
@@ -58,8 +59,7 @@ class LocalStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        if max_bytes <= 0:
-            raise ConfigError(f"max_bytes is {max_bytes}: give a size in bytes, e.g. {DEFAULT_MAX_BYTES}")
+        number("max_bytes", max_bytes, lambda size: size > 0, f"a size in bytes, e.g. {DEFAULT_MAX_BYTES}")
         self.path = Path(path)
         self._max_bytes = max_bytes
         self._embedder = ""

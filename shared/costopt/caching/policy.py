@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from costopt.arguments import number
 from costopt.caching.cross_encoder import SHIPPED
 from costopt.errors import ConfigError
 
@@ -231,8 +232,8 @@ def threshold_unfitted(max_error: float) -> float:
     Raises:
         ConfigError: If `max_error` is outside [0, 1).
     """
-    if not 0 <= max_error < 1:
-        raise ConfigError(f"max_error is {max_error}: give the share of served answers that may be wrong, e.g. 0.05")
+    mend = "the share of served answers that may be wrong, e.g. 0.05"
+    number("max_error", max_error, lambda share: 0 <= share < 1, mend)
     return 1 - max_error if max_error else NOTHING
 
 

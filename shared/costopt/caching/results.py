@@ -12,10 +12,19 @@ from typing import Literal
 
 from costopt.caching.answer import Answer
 
-__all__ = ["CacheHit", "CacheStats", "Tally", "Tier"]
+__all__ = ["STEPPED_OVER", "CacheHit", "CacheStats", "Missed", "Tally", "Tier"]
 
 _TOTALS = ("lookups", "exact", "semantic", "in_flight", "stored", "rejected", "saved_tokens", "unpriced")
 Tier = Literal["exact", "semantic", "in_flight"]
+
+
+class Missed(str):
+    """Why a question is not answered; one of few words, for they are counted (see `CacheStats.misses`)."""
+
+    __slots__ = ()
+
+
+STEPPED_OVER = Missed("stepped over")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,12 @@ class CacheStats:
         saved_tokens: Tokens that hits avoided, input and output.
         saved_usd: What hits avoided, in US dollars, over the hits whose price is known.
         unpriced: Hits whose model has no known price; they are not in `saved_usd`.
+        misses: Questions that were not answered, by reason: "other scope" (nothing is stored that matches all that
+            must match exactly), "not near" (something is, but no question like this one), "guard: number" (or
+            another guard) and "judge" (one was near, and may not be served), "too long" (or of unknown words: exact
+            only), "exact only" (this cache, or a call without a human text), "stepped over" (store, embedder or
+            judge failed or took too long, see `failures`), "not shared" (the call that was waited for brought
+            nothing), "unfit" (the framework cannot make a response of what was found).
     """
 
     lookups: int
@@ -95,6 +110,7 @@ class CacheStats:
     saved_usd: Decimal
     refused: Mapping[str, int]
     failures: Mapping[str, int]
+    misses: Mapping[str, int]
 
     @property
     def hits(self) -> int:
@@ -109,10 +125,15 @@ class CacheStats:
     def __str__(self) -> str:
         unpriced = f" ({self.unpriced} hits without a known price)" if self.unpriced else ""
         failed = f", {sum(self.failures.values())} failures stepped over" if self.failures else ""
+        kept_back = (
+            f", {self.shadow} found and not served ({self.agreed} agreed with the model, {self.disagreed} did not)"
+            if self.shadow
+            else ""
+        )
         return (
             f"{self.lookups} lookups, {self.hits} hits ({self.hit_rate:.1%}: {self.exact} exact, {self.semantic} "
             f"semantic, {self.in_flight} in flight), {self.saved_tokens:,} tokens and ${self.saved_usd:.4f} "
-            f"saved{unpriced}{failed}"
+            f"saved{unpriced}{kept_back}{failed}"
         )
 
 
@@ -124,6 +145,7 @@ class Tally:
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
+        self._misses: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
         self._saved_usd = Decimal(0)
 
@@ -137,21 +159,26 @@ class Tally:
         with self._lock:
             self._refused[reason] += 1
 
+    def miss(self, reason: str) -> None:
+        """A question was not answered."""
+        with self._lock:
+            self._misses[reason] += 1
+
     def fail(self, kind: str) -> bool:
         """An operation failed; True the first time this kind is seen (the time to log it)."""
         with self._lock:
             self._failures[kind] += 1
             return self._failures[kind] == 1
 
-    def hit(self, hit: CacheHit) -> None:
-        """An answer was served."""
+    def hit(self, hit: CacheHit, by: int = 1) -> None:
+        """An answer was served; with -1, it was not after all."""
         with self._lock:
-            self._counts[hit.tier] += 1
-            self._counts["saved_tokens"] += hit.answer.usage.total_tokens
+            self._counts[hit.tier] += by
+            self._counts["saved_tokens"] += by * hit.answer.usage.total_tokens
             if hit.answer.cost is None:
-                self._counts["unpriced"] += 1
+                self._counts["unpriced"] += by
             else:
-                self._saved_usd += hit.answer.cost
+                self._saved_usd += by * hit.answer.cost
 
     def unwritten(self) -> dict[str, int]:
         """What has been added since the last call, as whole numbers (money in billionths of a dollar)."""
@@ -173,11 +200,12 @@ class Tally:
             plain = {
                 name: self._counts[name]
                 for name in CacheStats.__dataclass_fields__
-                if name not in ("saved_usd", "refused", "failures")
+                if name not in ("saved_usd", "refused", "failures", "misses")
             }
             return CacheStats(
                 **plain,
                 saved_usd=self._saved_usd,
                 refused=MappingProxyType(dict(self._refused)),
                 failures=MappingProxyType(dict(self._failures)),
+                misses=MappingProxyType(dict(self._misses)),
             )

@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
+from costopt.arguments import is_list, number, switch
 from costopt.caching.agreement import Agreement
 from costopt.caching.answer import Answer
+from costopt.caching.defaults import store_of
 from costopt.caching.flight import Caller
 from costopt.caching.flows import CacheFlows
 from costopt.caching.judge import Judge, PairModel, SimilarityJudge, as_judge
@@ -98,12 +100,15 @@ class SemanticCache:
         portable: Sequence[str] = (),
     ) -> None:
         _check(ttl, tenant, tags, time_budget, portable)
+        switches = {"guards": guards, "exact_only": exact_only, "shadow": shadow, "single_flight": single_flight}
+        for name, value in switches.items():
+            switch(name, value)
         if min_similarity is not None:
             SimilarityJudge(min_similarity)  # for its checks
         decides = as_judge(judge, max_error=max_error, policy=policy, guards=guards) if not exact_only else None
         # Nothing that is judged would be served, so nothing is embedded, either.
         exact_only = exact_only or max_error == 0
-        self.store = _store(store)
+        self.store: Store = store_of(store)
         self._embedder = None if exact_only and embedder is None else _shared(embedder)
         name, dimension = DEFAULT_SPACE if self._embedder is None else (self._embedder.name, self._embedder.dimension)
         self.store.bind(name, dimension)
@@ -176,14 +181,27 @@ class SemanticCache:
             self._flows.stepped_over(kind, error)
             return None
 
+    def served(self, hit: CacheHit | None, make: Callable[[CacheHit], T]) -> T | None:
+        """What an adapter makes of a hit; None if it cannot: then the hit does not count, for the model is paid."""
+        if hit is None:
+            return None
+        try:
+            return make(hit)
+        except Exception as error:
+            self._flows.unserved(hit, error)
+            return None
+
     # -- keeping house: these raise, because whoever calls them wants to know ---------------------------
 
     def reject(self, hit: CacheHit) -> None:
         """Report a wrong answer. Its entry goes, and the two questions are never matched again.
 
         Raises:
+            ConfigError: If it is no hit.
             StoreError: If the store cannot be reached; the rejection is then not recorded.
         """
+        if not isinstance(hit, CacheHit):
+            raise ConfigError(f"reject() takes the CacheHit that lookup() gave, not a {type(hit).__name__}")
         self.reject_match(hit.tenant, hit.request_key, hit.key, hit.scope, hit.asked, hit.cached, hit.probability)
 
     def reject_match(
@@ -291,30 +309,18 @@ def _check(
     time_budget: float,
     portable: Sequence[str],
 ) -> None:
-    if ttl is not None and not 0 < ttl < math.inf:
-        raise ConfigError(f"ttl is {ttl}: give seconds greater than 0, or None to keep answers for ever")
+    if ttl is not None:
+        mend = "seconds greater than 0, or None to keep answers for ever, as in ttl=3600"
+        number("ttl", ttl, lambda ttl: 0 < ttl < math.inf, mend)
     if not callable(tenant) and not (isinstance(tenant, str) and tenant.strip()):
         raise ConfigError(f"tenant is {tenant!r}: name whose answers these are, e.g. tenant='acme'")
     for name, value in (("tags", tags), ("portable", portable)):
-        if isinstance(value, str):
-            raise ConfigError(f"{name} is the string {value!r}: give a list, {name}=[{value!r}]")
-    if not 0 < time_budget < math.inf:
-        raise ConfigError(f"time_budget is {time_budget}: give seconds greater than 0, e.g. 0.25")
+        if not callable(value) and not is_list(value):
+            raise ConfigError(f"{name}={value!r}: give a list, as in {name}=[{value!r}]")
+    number("time_budget", time_budget, lambda seconds: 0 < seconds < math.inf, "seconds greater than 0, e.g. 0.25")
 
 
 def _shared(embedder: Embedder | None) -> SharedEmbedder:
     if embedder is None:
         return default_embedder()
     return embedder if isinstance(embedder, SharedEmbedder) else SharedEmbedder(embedder)
-
-
-def _store(store: Store | str | None) -> Store:
-    if isinstance(store, str):
-        from costopt.caching.redis_store import RedisStore
-
-        return RedisStore(store)
-    if store is None:
-        from costopt.caching.defaults import default_store
-
-        return default_store()
-    return store

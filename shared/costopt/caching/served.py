@@ -62,8 +62,8 @@ def rejection_of(served: Any) -> tuple[Any, ...]:
         >>> rejection_of(None)
         Traceback (most recent call last):
         ...
-        costopt.errors.ConfigError: this was not served from the cache: there is nothing to reject
+        costopt.errors.ConfigError: this was not served from the cache: give the answer as it was served, or the hit
     """
     if not isinstance(served, Mapping) or "request_key" not in served:
-        raise ConfigError("this was not served from the cache: there is nothing to reject")
+        raise ConfigError("this was not served from the cache: give the answer as it was served, or the hit")
     return tuple(served.get(name) for name in _REJECTED_BY)

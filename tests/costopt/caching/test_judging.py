@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from costopt.caching.judge import Verdict
 from tests.command import script
 from tests.costopt.caching.conftest import OpenCache
 from tests.costopt.caching.judges import SURE_ENOUGH, TRUSTING, Oracle
+from tests.faults.words import Words
 
 MOON, REWORDED = "how old is the moon", "the moon is how old"
 CALLERS = 64
@@ -192,6 +194,7 @@ import asyncio, os, sys, threading
 from costopt import SemanticCache
 from tests.costopt.caching.conftest import store_at
 from tests.costopt.caching.judges import SURE_ENOUGH, TRUSTING, Oracle
+from tests.faults.words import Words
 from tests.faults.words import Words, found, human, keep
 place, kind = sys.argv[1:]
 judge = {"shipped": None, "slow": Oracle(lambda *_: 5.0, seconds=1.0)}[kind]
@@ -226,3 +229,33 @@ def test_after_a_fork_the_judge_works_in_the_child_and_in_the_parent(place: str,
     """The judge's thread stays with the parent, in the middle of its work."""
     libraries = "torch tokenizers safetensors redis redisvl.index usearch.index pytest"
     assert script(FORKING, place, kind, libraries=libraries) == "[0, 0] {}\n"
+
+
+# -- why it is not served -------------------------------------------------------------------------------------
+
+
+def test_each_miss_says_why(open_cache: OpenCache) -> None:
+    words = Words()
+    asker = open_cache(embedder=words, judge=lambda asked, cached: 0.0, guards=True)
+
+    def why(text: str, system: str = "") -> str:
+        before = Counter(asker.cache.stats().misses)
+        assert asker.ask(text, system) is None
+        (reason,) = Counter(asker.cache.stats().misses) - before
+        return reason
+
+    assert why(MOON) == "other scope"
+    asker.tell(MOON)
+    assert why(REWORDED, system="It is Monday.") == "other scope"
+    assert why("where do llamas live") == "not near"
+    assert why(f"{MOON} not") == "guard: negation"
+    assert why(f"{MOON} really") == "judge"
+    assert why(f"{REWORDED} " + 1000 * "x") == "too long"
+    assert why("") == "exact only"
+    assert not asker.failures()
+    words.fault = lambda texts: 1 / 0
+    assert why("a question that cannot be embedded") == "stepped over"
+    stats = asker.cache.stats()
+    assert sum(stats.misses.values()) == stats.lookups == 8
+    with pytest.raises(TypeError):
+        stats.misses["mine"] = 1  # type: ignore[index]

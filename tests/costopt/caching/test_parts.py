@@ -157,6 +157,14 @@ def test_the_sums_say_what_is_not_priced_and_are_written_once() -> None:
     assert tally.unwritten() == {}
 
 
+def test_what_is_found_and_not_served_is_told() -> None:
+    tally = Tally()
+    assert "not served" not in str(tally.snapshot())
+    tally.count("shadow", 2)
+    tally.count("agreed")
+    assert "2 found and not served (1 agreed with the model, 0 did not)" in str(tally.snapshot())
+
+
 def test_sums_that_are_written_bit_by_bit_add_up() -> None:
     tally, written = Tally(), Counter[str]()
     for number in range(1, 6):

@@ -101,7 +101,7 @@ def with_(**fields: Any) -> str:
 def test_a_file_that_is_no_policy_is_refused_at_once_with_the_mend(tmp_path: Path, text: str) -> None:
     file = tmp_path / "policy.json"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"tune|max_error is .*: give the share"):
+    with pytest.raises(ConfigError, match=r"tune|max_error=.*: give the share"):
         SemanticCache(LocalStore(tmp_path / "cache.db"), policy=file)
 
 

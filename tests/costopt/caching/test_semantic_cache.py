@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 from costopt import Answer, ConfigError, LocalStore, RedisStore, SemanticCache, StoreError, Usage
+from costopt.caching.flight import Caller
+from tests.faults.words import NEAR, Words, found, human, keep
 
 ANSWER = Answer(({"kind": "chat", "content": "Yes."},), Usage(10, 5))
 
@@ -147,4 +151,51 @@ def test_any_judge_plugs_in_and_a_failing_one_is_stepped_over(tmp_path: Path) ->
     assert cache.lookup(question(cache, "Which planets have rings?")) is None
     assert [texts for _, texts in seen] == [["How do I bake bread?"]] * 2, "too far is not shown to the judge"
     assert cache.stats().failures == {"judge: RuntimeError": 1}
+    cache.close()
+
+
+def test_a_hit_is_served_though_its_caller_cannot_tell_its_tags(tmp_path: Path) -> None:
+    told = [["docs"]]
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), embedder=Words(), judge=NEAR, tags=lambda: told[0])
+    keep(cache, "how old is the moon")
+    told.clear()
+    hit = cache.lookup(human(cache, "the moon is how old"), Caller(sys._getframe()))
+    assert hit is not None
+    assert (hit.tier, dict(cache.stats().failures)) == ("semantic", {})
+    cache.close()
+
+
+def test_a_function_that_tells_one_tag_means_one_tag(tmp_path: Path) -> None:
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), exact_only=True, tags=lambda: "docs-v3")
+    keep(cache, "Hello?")
+    assert (cache.invalidate(tag="d"), cache.invalidate(tag="docs-v3")) == (0, 1)
+    cache.close()
+
+
+def test_a_full_disk_leaves_nothing_beside_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), embedder=Words(), judge=NEAR)
+    keep(cache, "how old is the moon")
+    assert found(cache, "the moon is how old") is not None
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    cache.close()
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_what_an_adapter_cannot_make_anything_of_counts_as_a_miss(tmp_path: Path) -> None:
+    cache = SemanticCache(LocalStore(tmp_path / "cache.db"), exact_only=True)
+    cache.update(question(cache, "Hello?"), ANSWER)
+
+    def unable(_: Any) -> None:
+        raise KeyError("extra")
+
+    assert cache.served(cache.lookup(question(cache, "Hello?")), lambda hit: hit.tier) == "exact"
+    assert cache.served(cache.lookup(question(cache, "Hello?")), unable) is None
+    assert cache.served(cache.lookup(question(cache, "Bye?")), unable) is None
+    stats = cache.stats()
+    assert (stats.lookups, stats.hits, stats.unpriced, stats.saved_tokens) == (3, 1, 1, 15)
+    assert (dict(stats.misses), dict(stats.failures)) == ({"unfit": 1, "exact only": 1}, {"entry: KeyError": 1})
     cache.close()
