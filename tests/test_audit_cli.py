@@ -120,6 +120,26 @@ def test_what_is_no_log_is_used_wrongly_and_says_so(tmp_path: Path, content: byt
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--ttl", "-3"), "--ttl -3: give hours above 0"),
+        (("--ttl", "nan"), "--ttl nan: give hours above 0"),
+        (("--cheaper", "gpt-4o-mnii"), "no price is known of 'gpt-4o-mnii'"),
+    ],
+)
+def test_an_option_that_will_not_do_is_named(tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    done = costopt("audit", log(tmp_path / "log.jsonl"), "--no-semantic", *args, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in " ".join(done.stderr.split())
+
+
+def test_a_cheaper_model_may_have_a_price_of_ones_own(tmp_path: Path) -> None:
+    args = ("--no-semantic", "--json", "-", "--price", "mine=0.01/0.02", "--cheaper", "mine")
+    done = costopt("audit", log(tmp_path / "log.jsonl"), *args, folder=tmp_path)
+    assert json.loads(done.stdout)["questions"]["routing"]["calls"] == 10, done.stderr
+
+
 def test_a_page_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     page = tmp_path / "none" / "r.html"
     done = costopt("audit", log(tmp_path / "log.jsonl"), "--html", page, "--no-semantic", folder=tmp_path)

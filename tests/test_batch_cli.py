@@ -143,7 +143,7 @@ def test_status_and_cancel_for_machines(shell: Shell, server: BatchServer) -> No
         ([json.dumps({"params": {}}), json.dumps({"body": {}})], "anthropic and openai"),
         ([json.dumps({"body": {}, "method": "GET"})], "POST"),
         (["\0\1\2"], "line 1"),
-        ([], "--provider"),
+        ([], "in.jsonl is empty"),
     ],
 )
 def test_a_file_that_will_not_do_is_told_by_its_line(

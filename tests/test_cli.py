@@ -5,17 +5,29 @@ from __future__ import annotations
 import gzip
 import importlib.metadata
 import json
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+import typer
+from typer.testing import CliRunner
 
-from costopt import Answer, LocalStore, SemanticCache, Usage
+from costopt import Answer, LocalStore, RedisStore, SemanticCache, Usage, doctor
 from costopt.caching.online import Evidence, encode_evidence
 from costopt.caching.policy import default_policy, load_policy
+from costopt.cli import app
 from costopt.embedding import DEFAULT_SPACE
 from tests.command import costopt
+from tests.servers import RedisServer
+
+ROOT = Path(__file__).parents[1]
+ACCOUNTS = (ROOT / "cookbook" / "deploy" / "redis" / "users.acl.template").read_text("utf-8")
+REDIS_PAGE = (ROOT / "docs" / "redis.md").read_text("utf-8")
 
 
 def pairs(path: Path) -> Path:
@@ -174,7 +186,12 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
         (("cache", "tune", "empty.jsonl", "--max-error", "-0.1"), "give the share of served answers"),
         (("cache", "pairs"), "there is no cache at"),
         (("cache", "pairs", "--redis", "redis://h", "--path", "f"), "not both"),
-        (("cache", "stats"), "there is no cache at"),
+        (("cache", "stats"), "if yours lies elsewhere, give --path or --redis"),
+        (("cache", "stats", "--path", "f", "--namespace", "n"), "give --redis, or leave --namespace out"),
+        (("cache", "stats", "--redis", "redis://h", "--namespace", "a:b"), "namespace is 'a:b': give a plain word"),
+        (("cache", "clear", "--tenant", ""), "--tenant is empty: name a tenant, or leave it out"),
+        (("cache", "clear", "--yes", "--model", " "), "--model is empty"),
+        (("doctor", "--namespace", "n"), "set COSTOPT_REDIS_URL"),
         (("cache", "stats", "--redis", "localhost:6379"), "is no Redis URL"),
         (("cache", "stats", "--redis", "redis://h", "--path", "f"), "not both"),
         (("demo", "--log", "missing.jsonl"), "cannot be read"),
@@ -228,10 +245,77 @@ def test_doctor_finds_this_installation_sound(tmp_path: Path, redis_url: str) ->
 
 
 def test_doctor_names_the_mend_for_what_is_broken(tmp_path: Path) -> None:
-    done = costopt("doctor", folder=tmp_path, COSTOPT_REDIS_URL="redis://127.0.0.1:1")
+    file = tmp_path / "file"
+    file.touch()
+    done = costopt("doctor", folder=tmp_path, COSTOPT_REDIS_URL="redis://127.0.0.1:1", COSTOPT_CACHE_DIR=str(file))
     assert done.returncode == 1
-    assert "BAD" in done.stdout
+    assert "BAD  redis" in done.stdout
     assert "is it running" in done.stdout
+    assert f"BAD  local store: NotADirectoryError: {file} is a file" in done.stdout
+
+
+@pytest.mark.parametrize("namespace", [None, "support-app"])
+def test_the_accounts_that_are_deployed_are_told_what_they_may_not_look_at(
+    namespace: str | None, tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = re.findall(r"`(~support-app\S*)`", REDIS_PAGE)[0]
+    more = f" {keys}" if namespace else ""
+    setup, app = (
+        redis_server.user(name, "secret", re.findall(rf"^user {name} on #\w+ (.*)", ACCOUNTS, re.MULTILINE)[0] + more)
+        for name in ("setup", "app")
+    )
+    named: dict[str, Any] = {"namespace": namespace} if namespace else {}
+    monkeypatch.setenv("COSTOPT_REDIS_URL", app)
+    found = doctor._redis(namespace)
+    assert (found.state, "make the index by an account that may" in found.mend) == ("bad", True), found
+
+    with closing(RedisStore(setup, timeout=5.0, **named)) as store:
+        store.open()
+        store.add_totals({"lookups": 3})
+    found = doctor._redis(namespace)
+    assert (found.state, found.finding) == ("ok", "reached, a lookup works; this account may not count the entries")
+    args = ("cache", "stats", "--redis", app, *(("--namespace", namespace) if namespace else ()))
+    done = costopt(*args, "--json", folder=tmp_path)
+    facts = json.loads(done.stdout)
+    assert (facts["entries"], facts["lookups"]) == (None, 3)
+    assert "entries cannot be counted" in " ".join(done.stderr.split())
+
+    monkeypatch.setenv("COSTOPT_REDIS_URL", setup)
+    assert "0 entries" in doctor._redis(namespace).finding
+
+
+def test_a_namespace_is_looked_at_by_itself(tmp_path: Path, redis_url: str, redis_client: redis.Redis) -> None:
+    for namespace in ("costopt", "costopt-two"):
+        cache = SemanticCache(RedisStore(redis_url, namespace=namespace, timeout=5.0), time_budget=30, exact_only=True)
+        cache.update(
+            cache.request([{"role": "user", "content": "?"}], model="m"), Answer(({"kind": "chat", "content": "!"},))
+        )
+        cache.store.add_evidence("t", "s", encode_evidence(Evidence("a", "b", same=True, probability=0.9)))
+        cache.close()
+    there = ("--redis", redis_url, "--namespace", "costopt-two")
+    assert costopt("cache", "pairs", *there, folder=tmp_path).stderr.strip() == "1 pairs"
+    assert "1 entries" in costopt("cache", "clear", "--yes", *there, folder=tmp_path).stderr
+    left = [
+        json.loads(costopt("cache", "stats", "--json", *args, folder=tmp_path).stdout) for args in (there, there[:2])
+    ]
+    assert [each["entries"] for each in left] == [0, 1]
+
+
+def commands(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, each in getattr(command, "commands", {}).items():
+        yield (*names, name), each
+        yield from commands(each, *names, name)
+
+
+def test_help_shows_all_that_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes [minilm] for a style, and leaves it out."""
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
+    for names, command in commands(typer.main.get_command(app)):
+        page = " ".join(CliRunner().invoke(app, [*names, "--help"]).output.replace("│", " ").split())
+        written = [command.help or "", *(getattr(each, "help", None) or "" for each in command.params)]
+        for text in written:
+            for part in re.findall(r"\S*\[.*?\]", text):
+                assert part.replace("\\[", "[") in page, (names, part)
 
 
 def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import costopt
 import langchain_costopt
 import llamaindex_costopt
 from costopt import ConfigError, LocalStore
+from costopt.audit import audit
 from costopt.routing import load_router
 from langchain_costopt.demo import SimulatedChatModel
 
@@ -63,6 +64,14 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a router that was never trained": (
         lambda: load_router("nowhere"),
         r"^there is no router at nowhere.json .*`costopt router train",
+    ),
+    "one cheaper model, and no list": (
+        lambda: audit("log.jsonl", cheaper="gpt-4o-mini"),
+        r"cheaper=\['gpt-4o-mini'\]",
+    ),
+    "a cheaper model that nobody sells": (
+        lambda: audit("log.jsonl", cheaper=["gpt-4o-mini", "gpt-4o-mnii"]),
+        r"no price is known of 'gpt-4o-mnii': .*--price",
     ),
     "StreamCache in the wrong place": (
         lambda: type("Chat", (OfOnesOwn, langchain_costopt.StreamCache), {}),

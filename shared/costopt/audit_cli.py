@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from costopt import cli_parts
+from costopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from costopt.audit.report import CostReport
@@ -41,7 +42,7 @@ RouterFile = Annotated[
     Path | None, typer.Option("--router", metavar="F", help="What `router train` wrote: who was over-routed.")
 ]
 Semantic = Annotated[
-    bool, typer.Option("--semantic/--no-semantic", help="Look for reworded repeats, too (needs costopt[minilm]).")
+    bool, typer.Option("--semantic/--no-semantic", help="Look for reworded repeats, too (needs costopt\\[minilm]).")
 ]
 Cheaper = Annotated[
     list[str] | None,
@@ -73,6 +74,8 @@ def audit_log(
     from costopt.audit.report import audit
     from costopt.gpu import read_gpu_samples
 
+    if not ttl > 0:
+        raise ConfigError(f"--ttl {ttl:g}: give hours above 0, e.g. 24")
     embedder, judge = _semantic(semantic, router is not None)
     # Rows of a log make no circles, and looking for them takes a sixth of the time.
     gc.disable()

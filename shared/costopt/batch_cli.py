@@ -52,6 +52,8 @@ def submit(
 ) -> None:
     """Hand in requests; prints the job. The same file again is the same job: it goes on, and nothing is sent twice."""
     rows, told = _requests(requests)
+    if not rows:
+        raise ConfigError(f"{requests} is empty: give a line of JSON for each request")
     name = provider or told
     if name not in _PROVIDERS:
         raise ConfigError(f"the lines do not tell who is to be asked ({name}): give --provider openai or anthropic")

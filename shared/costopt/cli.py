@@ -15,9 +15,9 @@ from rich.table import Table
 
 from costopt.audit_cli import audit_log
 from costopt.batch_cli import batch_app
-from costopt.cli_parts import AsJson, print_json, write_text
+from costopt.cli_parts import AsJson, Namespace, is_denied, print_json, write_text
 from costopt.compression_cli import compress
-from costopt.errors import ConfigError, CostOptError, require
+from costopt.errors import ConfigError, CostOptError, StoreError, require
 from costopt.local_cli import local_app, plan
 from costopt.optimizer_cli import init, report
 from costopt.routing_cli import router_app
@@ -68,11 +68,11 @@ def demo(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(namespace: Namespace = None, as_json: AsJson = False) -> None:
     """Check this installation: one line for each check, and how to mend what is wrong."""
     from costopt.doctor import examine
 
-    checks = examine()
+    checks = examine(namespace)
     if as_json:
         print_json([check.as_dict() for check in checks])
     else:
@@ -86,15 +86,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @cache_app.command()
-def stats(redis: Redis = None, path: CacheFile = None, as_json: AsJson = False) -> None:
+def stats(redis: Redis = None, path: CacheFile = None, namespace: Namespace = None, as_json: AsJson = False) -> None:
     """What lies in the cache, and what it has saved so far, over all processes."""
-    with _opened(redis, path) as store:
-        size, totals = store.size(), dict(store.totals())
+    with _opened(redis, path, namespace) as store:
+        (entries, size), totals = _size(store), dict(store.totals())
     hits = sum(totals.get(tier, 0) for tier in ("exact", "semantic", "in_flight"))
     lookups = totals.get("lookups", 0)
     facts = {
-        "entries": size.entries,
-        "bytes": size.bytes,
+        "entries": entries,
+        "bytes": size,
         "lookups": lookups,
         "hits": hits,
         "hit_rate": hits / lookups if lookups else None,
@@ -120,6 +120,7 @@ def stats(redis: Redis = None, path: CacheFile = None, as_json: AsJson = False) 
 def clear(
     redis: Redis = None,
     path: CacheFile = None,
+    namespace: Namespace = None,
     tenant: Annotated[str | None, typer.Option(help="Only entries of this tenant.")] = None,
     model: Annotated[str | None, typer.Option(help="Only entries of this model.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
@@ -128,11 +129,15 @@ def clear(
     """Remove entries: all of them, or those of a tenant, a model, a tag."""
     from costopt.caching.semantic import selector
 
-    chosen = selector(tag=tag, model=model, tenant=tenant)
-    which = ", ".join(f"{k} {v!r}" for k, v in (("tenant", tenant), ("model", model), ("tag", tag)) if v) or "ALL"
+    given = {name: value for name, value in (("tenant", tenant), ("model", model), ("tag", tag)) if value is not None}
+    for name, value in given.items():
+        if not value.strip():
+            raise ConfigError(f"--{name} is empty: name a {name}, or leave it out to remove those of all")
+    chosen = selector(**given)
+    which = ", ".join(f"{name} {value!r}" for name, value in given.items()) or "ALL"
     if not yes and not typer.confirm(f"Remove {which} entries?", err=True):
         raise typer.Exit(1)
-    with _opened(redis, path) as store:
+    with _opened(redis, path, namespace) as store:
         err.print(f"{store.remove(chosen)} entries removed")
 
 
@@ -212,11 +217,11 @@ def tune(
 
 
 @cache_app.command()
-def pairs(redis: Redis = None, path: CacheFile = None) -> None:
+def pairs(redis: Redis = None, path: CacheFile = None, namespace: Namespace = None) -> None:
     """Print what was rejected, or compared in shadow mode, as the JSONL that `tune` and `eval` read."""
     from costopt.caching.online import decode_evidence
 
-    with _opened(redis, path) as store:
+    with _opened(redis, path, namespace) as store:
         rows = [decode_evidence(data) for data in store.all_evidence()]
     for row in rows:
         if row is not None:
@@ -243,7 +248,7 @@ def _pairs(source: str) -> Iterator[Any]:
         yield Pair(a, b, bool(same))
 
 
-def _opened(redis: str | None, path: Path | None) -> Any:
+def _opened(redis: str | None, path: Path | None, namespace: str | None) -> Any:
     from contextlib import closing
 
     from costopt.caching import LocalStore, RedisStore
@@ -253,13 +258,33 @@ def _opened(redis: str | None, path: Path | None) -> Any:
     if redis is not None and path is not None:
         raise ConfigError("give --redis or --path, not both")
     url = redis or (None if path is not None else redis_url())
-    file = path or default_path()
-    if url is None and not file.exists():
-        raise ConfigError(f"there is no cache at {file}: it is made when an application first uses it")
     # Keeping house may take its time, unlike a lookup.
-    store = RedisStore(url, timeout=5.0) if url is not None else LocalStore(file)
+    if url is not None:
+        named: dict[str, Any] = {} if namespace is None else {"namespace": namespace}
+        return closing(RedisStore(url, timeout=5.0, **named))
+    if namespace is not None:
+        raise ConfigError("--namespace is Redis's, and this is a file: give --redis, or leave --namespace out")
+    file = path or default_path()
+    if not file.exists():
+        raise ConfigError(
+            f"there is no cache at {file}: it is made when an application first uses it; if yours lies elsewhere, give "
+            "--path or --redis"
+        )
+    store = LocalStore(file)
     store.bind(*DEFAULT_SPACE)
     return closing(store)
+
+
+def _size(store: Any) -> tuple[int | None, int | None]:
+    """Entries and bytes, None where this account of Redis may not list keys."""
+    try:
+        size = store.size()
+        return size.entries, size.bytes
+    except StoreError as error:
+        if not is_denied(error):
+            raise
+    err.print("this account may not list keys, so entries cannot be counted: use one that may", style="yellow")
+    return None, None
 
 
 def _shown(name: str, value: Any) -> str:

@@ -11,15 +11,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from costopt.errors import ConfigError
+from costopt.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from costopt.pricing import Price
 
-__all__ = ["AsJson", "dollars", "prices", "print_json", "write_text"]
+__all__ = ["AsJson", "Namespace", "dollars", "is_denied", "prices", "print_json", "write_text"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 """The option of commands that `print_json`."""
+
+Namespace = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What RedisStore(namespace=NAME) was given; else costopt.")
+]
+"""The option of commands that look into a Redis."""
+
+
+def is_denied(error: StoreError) -> bool:
+    """Whether Redis was reached, and does not let this account do it; RedisVL's error may stand between.
+
+    Example:
+        >>> is_denied(StoreError("Redis took too long"))
+        False
+    """
+    cause = error.__cause__
+    # By its name: a local store's errors come here, too, where redis may not be installed.
+    return "NoPermissionError" in (type(cause).__name__, type(cause and cause.__cause__).__name__)
 
 
 def prices(given: Sequence[str]) -> dict[str, Price]:

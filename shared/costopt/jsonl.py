@@ -29,6 +29,8 @@ def read_jsonl(source: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with _open(source) as lines:
         try:
             for number, line in enumerate(lines, start=1):
+                if number == 1:
+                    line = line.removeprefix("\ufeff")  # what PowerShell and Excel begin a file with
                 if line.strip():
                     yield number, _object(line, source, number)
         except (OSError, EOFError, UnicodeDecodeError) as error:

@@ -70,7 +70,7 @@ def train(
     if as_json:
         print_json({**facts, "out": str(out_file)})
         return
-    _say_trained(training, chosen, read, facts)
+    _say_trained(training, read, facts)
     if training.router.mode != "off":
         out.print(f'next       costopt router calibrate PROMPTS --router "{out_file}" --strong-share 0.3', markup=False)
     err.print(f"written to {out_file}.npz and {out_file}.json", markup=False)
@@ -98,7 +98,7 @@ def _trained(training: Training, chosen: Outcomes, read: Outcomes) -> dict[str, 
     return facts
 
 
-def _say_trained(training: Training, chosen: Outcomes, read: Outcomes, facts: Mapping[str, Any]) -> None:
+def _say_trained(training: Training, read: Outcomes, facts: Mapping[str, Any]) -> None:
     from costopt.routing.gain import ROUTES_FROM, SHADOWS_FROM
 
     router = training.router

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from costopt.errors import ConfigError, StoreError, StoreTimeoutError
 
-__all__ = ["Connection", "Schema", "errors", "transaction"]
+__all__ = ["Connection", "Schema", "checked_version", "errors", "make_tables", "transaction"]
 
 _BUSY_MS = 100
 # In our own queue somebody is at work: the machine may have paused, and to give up opens the breaker for all.
@@ -106,33 +106,43 @@ def _connect(path: Path, schema: Schema, busy_ms: int) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False)
     try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        _check_owner(db, path, schema, version)
-        if version > schema.version:
-            raise ConfigError(
-                f"{path} was written by a newer costopt (schema {version}, this one knows {schema.version}): "
-                f"upgrade costopt, or give {schema.owner} another path"
-            )
+        version = checked_version(db, path, schema)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
         if version < schema.version:
-            _make(db, schema)
+            make_tables(db, schema)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _check_owner(db: sqlite3.Connection, path: Path, schema: Schema, version: int) -> None:
-    """Raise unless the file is empty or has our tables: those of somebody else are not to be written to."""
+def checked_version(db: sqlite3.Connection, path: Path, schema: Schema) -> int:
+    """The version of the tables in a file, 0 if it is empty; changes nothing in it.
+
+    Raises:
+        ConfigError: If the file is somebody else's, which is not to be written to, or of a newer costopt.
+    """
+    db.execute("BEGIN")  # both as of one moment: another process may be making the tables
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    ours = re.search(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", schema.sql)
-    if (version or tables) and ours is not None and ours[1] not in tables:
+    db.execute("COMMIT")
+    first = re.search(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", schema.sql)
+    ours = first is not None and first[1] in tables
+    if version > schema.version and (ours or not tables):
+        raise ConfigError(
+            f"{path} was written by a newer costopt (schema {version}, this one knows {schema.version}): "
+            f"upgrade costopt, or give {schema.owner} another path"
+        )
+    # Our tables come with their version, so tables without one are not ours, whatever they are called.
+    if (version and not ours) or (tables and not version):
         raise ConfigError(f"{path} is an SQLite file of something else: give {schema.owner} another path")
+    return version
 
 
-def _make(db: sqlite3.Connection, schema: Schema) -> None:
+def make_tables(db: sqlite3.Connection, schema: Schema) -> None:
+    """Make the tables, or upgrade them, unless another process was quicker."""
     db.execute("BEGIN IMMEDIATE")
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]  # again: another process may have been first
@@ -181,7 +191,7 @@ def errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be used: {error}") from error
     except sqlite3.Error as error:
         raise StoreError(
-            f"{path} is no database of costopt, or a damaged one ({error}): give another path; if it was costopt's, "
+            f"{path} is no database of costopt, or is damaged ({error}): give another path; if it was costopt's, "
             "remove it, and it is made anew"
         ) from error
     except OSError as error:

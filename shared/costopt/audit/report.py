@@ -27,7 +27,7 @@ from costopt.audit.semantic import CASES, Texts, WordedRepeats, worded_repeats
 from costopt.audit.spend import dearest_templates, spend_of
 from costopt.errors import ConfigError
 from costopt.gpu import GpuSample
-from costopt.pricing import Price, price_list
+from costopt.pricing import Price, listed, price_list
 
 if TYPE_CHECKING:
     from costopt.caching.judge import Judge
@@ -130,7 +130,8 @@ def audit(
         steps: Shown progress.
 
     Raises:
-        ConfigError: If the log cannot be read or holds no model calls, or a router is given without an embedder.
+        ConfigError: If the log cannot be read or holds no model calls, a router is given without an embedder, or no
+            price is known of one of `cheaper`.
 
     Example:
         >>> import json
@@ -142,6 +143,7 @@ def audit(
     """
     if router is not None and embedder is None:
         raise ConfigError("a router reads embeddings: give embedder=, e.g. default_embedder()")
+    _check_cheaper(cheaper, prices)
     if not ttl_s > 0 or not cpu_hour >= 0:
         raise ConfigError(f"ttl_s={ttl_s}, cpu_hour={cpu_hour}: give seconds above 0, and dollars of at least 0")
     shown = steps or _Silent()
@@ -152,6 +154,18 @@ def audit(
         raise ConfigError(f"{source} holds no model calls{first}; {reader.others:,} rows are other things")
     options = _Options(prices, cheaper, router, embedder, judge, ttl_s, cpu_hour)
     return _reported(log, reader, options, gpu, keep_text, shown)
+
+
+def _check_cheaper(cheaper: Sequence[str], prices: Mapping[str, Price] | None) -> None:
+    if isinstance(cheaper, str):
+        raise ConfigError(f"cheaper is the string {cheaper!r}: give a list, cheaper=[{cheaper!r}]")
+    for name in cheaper:
+        found = listed(name)
+        if name not in (prices or {}) and (found is None or found.price() is None):
+            raise ConfigError(
+                f"cheaper: no price is known of {name!r}: give the name that its provider has, or its price by prices= "
+                "(--price)"
+            )
 
 
 def _read(reader: LogReader, steps: Steps, *, keep_texts: bool) -> Log:

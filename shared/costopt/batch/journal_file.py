@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from costopt.errors import ConfigError, StoreError, StoreTimeoutError
+from costopt.errors import StoreError, StoreTimeoutError
+from costopt.sqlite import Schema, checked_version, make_tables
 
 __all__ = ["JournalFile", "default_journal"]
 
-_VERSION = 1
 _BUSY_S = 60.0
 _ALONE_S = 600.0  # another process may be sending hundreds of megabytes
 
-_SCHEMA = f"""
+_SCHEMA = Schema(
+    version=1,
+    owner="the journal of batches",
+    sql="""
 CREATE TABLE requests (
     key TEXT PRIMARY KEY, provider TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, body TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'pending', lot TEXT, tries INTEGER NOT NULL DEFAULT 0, told INTEGER NOT NULL DEFAULT 0,
@@ -36,8 +39,8 @@ CREATE TABLE wanted (
     key TEXT NOT NULL REFERENCES requests (key), name TEXT, PRIMARY KEY (job, position)
     ) STRICT, WITHOUT ROWID;
 CREATE INDEX wanted_key ON wanted (key);
-PRAGMA user_version = {_VERSION};
-"""
+""",
+)
 
 
 def default_journal() -> Path:
@@ -106,26 +109,13 @@ class JournalFile:
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA foreign_keys = ON")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version != _VERSION:
-                self._make(db, version)
+            if checked_version(db, self.path, _SCHEMA) < _SCHEMA.version:
+                db.execute("PRAGMA journal_mode = WAL")
+                make_tables(db, _SCHEMA)
         except BaseException:
             db.close()
             raise
         return db
-
-    def _make(self, db: sqlite3.Connection, version: int) -> None:
-        if version > _VERSION:
-            raise ConfigError(
-                f"{self.path} was written by a newer costopt (journal {version}, this one knows {_VERSION}): "
-                "upgrade costopt, or give another path"
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-        db.execute("COMMIT")
 
     def _make_folder(self) -> None:
         with self._openable():
