@@ -9,14 +9,21 @@ from functools import partial
 from typing import Any, Generic, TypeVar, Unpack
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel, RunnableSequence
-from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBranch,
+    RunnableConfig,
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+)
+from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
 from langchain_core.runnables.config import get_config_list
+from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.runnables.passthrough import RunnableAssign
 
-from costopt.batch import BatchRunner as Core
-from costopt.batch.gather import Gathering, blocking
+from costopt.batch.gather import Gathering, blocking, in_order, is_urgent, raised
 from costopt.batch.options import BatchOptions
 from costopt.errors import ConfigError
 
@@ -67,7 +74,7 @@ class BatchRunner(Generic[Input, Output]):
         self._salt = salt
         self._options = options
         if urgent is not True:
-            self._held(self._gathering())  # for its checks
+            self._held(Gathering(self._options, salt=self._salt))  # for its checks
 
     def batch(
         self,
@@ -89,9 +96,9 @@ class BatchRunner(Generic[Input, Output]):
         Raises:
             BatchError: If the provider will not go on.
         """
-        if self._is_urgent(inputs):
+        if is_urgent(self.urgent, inputs):
             return self.runnable.batch(list(inputs), config, return_exceptions=return_exceptions, **kwargs)
-        return _in_order(dict(blocking(partial(self._completed, inputs, config, kwargs))), return_exceptions)
+        return in_order(dict(blocking(partial(self._completed, inputs, config, kwargs))), return_exceptions)
 
     async def abatch(
         self,
@@ -102,10 +109,10 @@ class BatchRunner(Generic[Input, Output]):
         **kwargs: Any,
     ) -> list[Output]:
         """`batch`, without blocking the event loop."""
-        if self._is_urgent(inputs):
+        if is_urgent(self.urgent, inputs):
             return await self.runnable.abatch(list(inputs), config, return_exceptions=return_exceptions, **kwargs)
         found = {place: output async for place, output in self._completed(inputs, config, kwargs)}
-        return _in_order(found, return_exceptions)
+        return in_order(found, return_exceptions)
 
     def as_completed(
         self,
@@ -116,12 +123,12 @@ class BatchRunner(Generic[Input, Output]):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Output | Exception]]:
         """The outputs as they come, each with the place of its input; see `batch`."""
-        if self._is_urgent(inputs):
+        if is_urgent(self.urgent, inputs):
             runnable: Any = self.runnable  # its overloads tell True and False apart
             yield from runnable.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
             return
         for place, output in blocking(partial(self._completed, inputs, config, kwargs)):
-            yield place, _raised(output, return_exceptions)
+            yield place, raised(output, return_exceptions)
 
     async def aas_completed(
         self,
@@ -132,7 +139,7 @@ class BatchRunner(Generic[Input, Output]):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Output | Exception]]:
         """`as_completed`, without blocking the event loop."""
-        if self._is_urgent(inputs):
+        if is_urgent(self.urgent, inputs):
             runnable: Any = self.runnable
             pairs = runnable.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
             async for pair in pairs:
@@ -140,15 +147,12 @@ class BatchRunner(Generic[Input, Output]):
             return
         async with contextlib.aclosing(self._completed(inputs, config, kwargs)) as completed:
             async for place, output in completed:
-                yield place, _raised(output, return_exceptions)
-
-    def _is_urgent(self, inputs: Sequence[Input]) -> bool:
-        return self.urgent is True or len(inputs) <= self.urgent
+                yield place, raised(output, return_exceptions)
 
     async def _completed(
         self, inputs: Sequence[Input], config: _Configs, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[tuple[int, Output | Exception], None]:
-        gathering = self._gathering()
+        gathering = Gathering(self._options, salt=self._salt)
         runnable = self._held(gathering)
         # Whoever keeps books sees by this that the call is paid at the price of a batch.
         mark = {"costopt_batch": uuid.uuid4().hex}
@@ -160,9 +164,6 @@ class BatchRunner(Generic[Input, Output]):
         async with contextlib.aclosing(gathering.completed(calls)) as completed:
             async for pair in completed:
                 yield pair
-
-    def _gathering(self) -> Gathering:
-        return Gathering(lambda provider: Core(provider, **self._options), salt=self._salt)
 
     def _held(self, gathering: Gathering) -> Runnable[Input, Output]:
         found: list[BaseChatModel] = []
@@ -181,12 +182,16 @@ def _holding(runnable: Any, gathering: Gathering, found: list[BaseChatModel]) ->
         return _holding(each, gathering, found)
 
     if isinstance(runnable, BaseChatModel):
+        held = _holding_model(runnable, gathering)
         found.append(runnable)
-        return _holding_model(runnable, gathering)
+        return held
     if isinstance(runnable, BaseLLM):
         raise ConfigError(f"{type(runnable).__name__} is no chat model: there are batches for chat models only")
-    if isinstance(runnable, RunnableBindingBase):
+    if isinstance(runnable, RunnableBindingBase | RunnableEachBase):
         return runnable.model_copy(update={"bound": inner(runnable.bound)})
+    if isinstance(runnable, RunnableBranch):
+        branches = [(inner(condition), inner(branch)) for condition, branch in runnable.branches]
+        return runnable.model_copy(update={"branches": branches, "default": inner(runnable.default)})
     if isinstance(runnable, RunnableSequence):
         return RunnableSequence(*map(inner, runnable.steps), name=runnable.name)
     if isinstance(runnable, RunnableParallel):
@@ -197,7 +202,24 @@ def _holding(runnable: Any, gathering: Gathering, found: list[BaseChatModel]) ->
     if isinstance(runnable, RunnableWithFallbacks):
         others = [inner(each) for each in runnable.fallbacks]
         return runnable.model_copy(update={"runnable": inner(runnable.runnable), "fallbacks": others})
+    _check_nothing_hidden(runnable, gathering)
     return runnable
+
+
+def _check_nothing_hidden(runnable: Any, gathering: Gathering) -> None:
+    """A model that a function calls, or that is chosen at each call, would be asked by itself, at the full price."""
+    inside: Sequence[Any] = runnable.deps if isinstance(runnable, RunnableLambda) else ()
+    if isinstance(runnable, DynamicRunnable):
+        inside = [runnable.default]
+    found: list[BaseChatModel] = []
+    for each in inside:
+        with contextlib.suppress(ConfigError):  # what has no batches anyway is asked by itself, wherever it is
+            _holding(each, gathering, found)
+    if found:
+        name = type(runnable).__name__
+        raise ConfigError(
+            f"the chat model in a {name} has no batches here: make it a step of the chain, or urgent=True"
+        )
 
 
 def _holding_model(model: Any, gathering: Gathering) -> Any:
@@ -215,13 +237,3 @@ def _holding_model(model: Any, gathering: Gathering) -> Any:
     raise ConfigError(
         f"{type(model).__name__} has no batches here: give a ChatOpenAI or a ChatAnthropic, or urgent=True"
     )
-
-
-def _in_order(found: Mapping[int, Any], return_exceptions: bool) -> list[Any]:
-    return [_raised(found[place], return_exceptions) for place in sorted(found)]
-
-
-def _raised(output: Any, return_exceptions: bool) -> Any:
-    if isinstance(output, Exception) and not return_exceptions:
-        raise output
-    return output

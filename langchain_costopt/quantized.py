@@ -20,9 +20,9 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from costopt.errors import ConfigError
-from costopt.local.calling import SETTINGS, request_for, tool_choice_of
+from costopt.local.calling import SETTINGS, answer_in, request_for, tool_choice_of
 from costopt.local.engine import Engine, GenerationRequest, Handle
-from costopt.local.shared import shared_engine
+from costopt.local.shared import check_fields, shared_engine
 from langchain_costopt.quantized_messages import chunk_of, message_of, openai_messages
 
 __all__ = ["ChatQuantized"]
@@ -84,8 +84,9 @@ class ChatQuantized(BaseChatModel):
     _engines: dict[str, Engine] = PrivateAttr(default_factory=dict)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         # Not in a validator: pydantic would make a ValidationError of a ConfigError.
+        check_fields(type(self), kwargs)
+        super().__init__(*args, **kwargs)
         if not self.model_name and self.engine is None:
             raise ConfigError("give model=, a folder or a hub id, or an engine=")
         if self.quantization is not None and self.base_url is not None:
@@ -194,7 +195,7 @@ class ChatQuantized(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = message_of(self._asked(messages, stop, kwargs).result(self.timeout), self._named(kwargs))
+        message = message_of(answer_in(self.timeout, self._asked(messages, stop, kwargs)), self._named(kwargs))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(

@@ -15,8 +15,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from costopt.batch import BatchRunner as Core
-from costopt.batch.gather import Gathering, blocking
+from costopt.batch.gather import Gathering, blocking, in_order, is_urgent, raised
 from costopt.batch.options import BatchOptions
 from costopt.errors import ConfigError
 from llamaindex_costopt.cached import CachedLLM
@@ -66,7 +65,7 @@ class BatchRunner:
         self._salt = salt
         self._options = options
         if urgent is not True:
-            _holding(llm, self._gathering())  # for its checks
+            _holding(llm, Gathering(self._options, salt=self._salt))  # for its checks
 
     def batch(self, inputs: Sequence[_Input], *, return_exceptions: bool = False, **kwargs: Any) -> list[Any]:
         """The responses, in the order of the inputs.
@@ -80,19 +79,19 @@ class BatchRunner:
         Raises:
             BatchError: If the provider will not go on.
         """
-        return _in_order(dict(self._blocking(inputs, kwargs)), return_exceptions)
+        return in_order(dict(self._blocking(inputs, kwargs)), return_exceptions)
 
     async def abatch(self, inputs: Sequence[_Input], *, return_exceptions: bool = False, **kwargs: Any) -> list[Any]:
         """`batch`, without blocking the event loop."""
         found = {place: response async for place, response in self._completed(inputs, kwargs)}
-        return _in_order(found, return_exceptions)
+        return in_order(found, return_exceptions)
 
     def as_completed(
         self, inputs: Sequence[_Input], *, return_exceptions: bool = False, **kwargs: Any
     ) -> Iterator[tuple[int, Any]]:
         """The responses as they come, each with the place of its input; see `batch`."""
         for place, response in self._blocking(inputs, kwargs):
-            yield place, _raised(response, return_exceptions)
+            yield place, raised(response, return_exceptions)
 
     async def aas_completed(
         self, inputs: Sequence[_Input], *, return_exceptions: bool = False, **kwargs: Any
@@ -100,10 +99,10 @@ class BatchRunner:
         """`as_completed`, without blocking the event loop."""
         async with contextlib.aclosing(self._completed(inputs, kwargs)) as pairs:
             async for place, response in pairs:
-                yield place, _raised(response, return_exceptions)
+                yield place, raised(response, return_exceptions)
 
     def _blocking(self, inputs: Sequence[_Input], kwargs: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
-        if not self._is_urgent(inputs):
+        if not is_urgent(self.urgent, inputs):
             yield from blocking(partial(self._completed, inputs, kwargs))
             return
         # In threads: what an asynchronous client opens in an event loop of ours is of no use in the caller's.
@@ -116,14 +115,11 @@ class BatchRunner:
             for future in as_completed(futures):
                 yield futures[future], future.exception() or future.result()
 
-    def _is_urgent(self, inputs: Sequence[_Input]) -> bool:
-        return self.urgent is True or len(inputs) <= self.urgent
-
     async def _completed(
         self, inputs: Sequence[_Input], kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[tuple[int, Response | Exception], None]:
-        gathering = self._gathering()
-        if self._is_urgent(inputs):
+        gathering = Gathering(self._options, salt=self._salt)
+        if is_urgent(self.urgent, inputs):
             room = asyncio.Semaphore(_MOST_AT_ONCE)
             calls = [partial(_urgently, room, self.llm, each, kwargs) for each in inputs]
         else:
@@ -132,9 +128,6 @@ class BatchRunner:
         async with contextlib.aclosing(gathering.completed(calls)) as completed:
             async for pair in completed:
                 yield pair
-
-    def _gathering(self) -> Gathering:
-        return Gathering(lambda provider: Core(provider, **self._options), salt=self._salt)
 
 
 def _called(llm: Any, given: _Input, kwargs: Mapping[str, Any]) -> Response:
@@ -180,13 +173,3 @@ def _holding(llm: Any, gathering: Gathering) -> Any:
     copy = llm.model_copy(update={name: value for name, value in changes.items() if name in type(llm).model_fields})
     copy._aclient = gathering.holding(asynchronous, synchronous)
     return copy
-
-
-def _in_order(found: Mapping[int, Any], return_exceptions: bool) -> list[Any]:
-    return [_raised(found[place], return_exceptions) for place in sorted(found)]
-
-
-def _raised(response: Any, return_exceptions: bool) -> Any:
-    if isinstance(response, Exception) and not return_exceptions:
-        raise response
-    return response

@@ -27,9 +27,9 @@ from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
 
 from costopt.errors import ConfigError
-from costopt.local.calling import SETTINGS, request_for
+from costopt.local.calling import SETTINGS, answer_in, request_for
 from costopt.local.engine import Delta, Engine, Handle, joined
-from costopt.local.shared import shared_engine
+from costopt.local.shared import check_fields, shared_engine
 from llamaindex_costopt.quantized_messages import (
     chat_response,
     completion_response,
@@ -103,8 +103,9 @@ class QuantizedLLM(FunctionCallingLLM):
     _held: Engine = PrivateAttr()
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         # Not in a validator: pydantic would make a ValidationError of a ConfigError.
+        check_fields(type(self), kwargs)
+        super().__init__(**kwargs)
         if not self.model and self.engine is None:
             raise ConfigError("give model=, a folder or a hub id, or an engine=")
         if self.quantization is not None and self.base_url is not None:
@@ -142,7 +143,7 @@ class QuantizedLLM(FunctionCallingLLM):
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a chat."""
-        return chat_response(self._asked(openai_messages(messages), kwargs).result(self.timeout))
+        return chat_response(answer_in(self.timeout, self._asked(openai_messages(messages), kwargs)))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -171,7 +172,7 @@ class QuantizedLLM(FunctionCallingLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """The answer to a question; or, if `formatted`, what follows the text, without a chat template."""
-        return completion_response(self._asked(_question(prompt, formatted), kwargs).result(self.timeout))
+        return completion_response(answer_in(self.timeout, self._asked(_question(prompt, formatted), kwargs)))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:

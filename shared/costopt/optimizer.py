@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +13,7 @@ from costopt.audit.batches import attempts_of
 from costopt.audit.ledger import Ledger
 from costopt.audit.savings import LeftOut, SavingsReport, savings
 from costopt.audit.spending import SpendingLimit
-from costopt.batch import BatchProvider, BatchResult, BatchRunner
+from costopt.batch import BatchItem, BatchProvider, BatchResult, BatchRunner
 from costopt.caching import SemanticCache
 from costopt.compression import Compressor, HistoryCompressor
 from costopt.compression.documents import DocumentOptions
@@ -79,13 +79,13 @@ class _BookedBatches(BatchRunner):
         super().__init__(provider, **options)
         self._ledger = ledger
 
-    def results(self, job: str) -> BatchResult:
-        found = super().results(job)
+    def _items(self, job: str, positions: list[int] | None = None) -> Iterator[BatchItem]:
+        found = tuple(super()._items(job, positions))
         try:
-            self._ledger.record_all(attempts_of(found, self.provider.name))
+            self._ledger.record_all(attempts_of(BatchResult(job, found), self.provider.name))
         except CostOptError as error:
             _log.warning("costopt: the batch is not in the ledger: %s", error)
-        return found
+        return iter(found)
 
 
 class Optimizer:

@@ -16,7 +16,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.runnables import ConfigurableField, RunnableBranch, RunnableLambda, RunnableParallel
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
@@ -121,6 +121,30 @@ def test_calls_side_by_side_share_a_batch(llm: Any, server: BatchServer, options
     assert [len(batch.rows) for batch in server.batches.values()] == [12]
 
 
+@ONE
+def test_branches_and_maps_go_into_batches_too(llm: Any, server: BatchServer, options: Any) -> None:
+    branch = RunnableBranch((lambda text: "3" in text, llm.bind(stop=["END"])), llm)
+    answers = BatchRunner(branch | StrOutputParser(), **options).batch(QUESTIONS)
+    each = RunnableLambda(lambda text: [text, f"other {text}"]) | llm.map()
+    pairs = BatchRunner(each, **options).batch(QUESTIONS)
+    assert [[answer.content for answer in pair][:1] for pair in pairs[:3]] == [[answer] for answer in answers[:3]]
+    assert server.single == []
+    # All but the one with a stop text were paid in the first.
+    assert [len(batch.rows) for batch in server.batches.values()] == [6, 7]
+
+
+@ONE
+@pytest.mark.parametrize("kind", ["RunnableLambda", "RunnableConfigurableFields"])
+def test_a_model_that_cannot_be_held_back_is_refused(llm: Any, options: Any, kind: str) -> None:
+    hidden: Any = RunnableLambda(lambda message: llm.invoke(message.content))
+    if kind != "RunnableLambda":
+        hidden = llm.configurable_fields(temperature=ConfigurableField(id="temperature"))
+    with pytest.raises(ConfigError, match=f"the chat model in a {kind} has no batches here: make it a step"):
+        BatchRunner(llm | hidden, **options)
+    local = FakeListChatModel(responses=["a"])
+    BatchRunner(llm | RunnableLambda(lambda message: local.invoke(message.content)), **options)
+
+
 def test_structured_output_is_parsed(server: BatchServer, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Person(BaseModel):
         name: str
@@ -210,6 +234,10 @@ def test_the_cost_tracker_books_what_the_server_bills(
     assert [totals.input_tokens, totals.output_tokens] == server.usage
     assert totals.cost == cost(model, Usage(*server.usage), batch=True)
     assert totals.batched == totals.attempts == 14
+    # Two in all for each question, but for the first, which was asked four times.
+    saved = tracker.ledger.savings()
+    assert (totals.cache_hits, saved["cache"].requests) == (8, 8)
+    assert saved["cache"].dollars > 2 * saved["batch"].dollars > 0, "more answers than were paid, at the full price"
     tracker.ledger.close()
 
 

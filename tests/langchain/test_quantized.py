@@ -22,6 +22,7 @@ from costopt.errors import ConfigError, ContextLengthError, EngineError, Truncat
 from costopt.local.openai_engine import OpenAICompatibleEngine
 from langchain_costopt import ChatQuantized, SemanticCache
 from tests.behaviours import AnotherTask
+from tests.faults.words import wait_for
 from tests.openai_server import Behaviour, OpenAIServer
 
 
@@ -263,14 +264,16 @@ def test_too_long_for_the_context(chat: ChatQuantized, server: OpenAIServer) -> 
 
 
 async def test_an_answer_that_takes_too_long(server: OpenAIServer) -> None:
-    server.behaviours["m"] = Behaviour(seconds=0.5)
+    server.behaviours["m"] = Behaviour(seconds=2.0)
     engine = OpenAICompatibleEngine(base_url=server.url, model="m")
     chat = ChatQuantized(engine=engine, timeout=0.05)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError) as held:
         chat.invoke("Hello")
+    wait_for(lambda: engine.stats().cancelled == 1, "it is given up, though somebody holds the error", timeout=1)
     with pytest.raises(TimeoutError):
         await chat.ainvoke("Hello")
     engine.close()
+    del held
 
 
 def test_images_go_to_the_server(chat: ChatQuantized, server: OpenAIServer) -> None:
@@ -330,6 +333,8 @@ async def test_in_a_chain(chat: ChatQuantized, server: OpenAIServer) -> None:
         ({"stop": [""]}, "texts that are not empty"),
         ({"logprobs": 50}, "logprobs=50"),
         ({"base_url": "localhost"}, "whole address"),
+        ({"device": "cuda:1"}, r'device= is an option of the engine: give options=\{"device": ...\}'),
+        ({"temprature": 1}, "ChatQuantized has no option temprature: it has .*model, .*temperature"),
     ],
 )
 def test_arguments_that_cannot_be_meant(server: OpenAIServer, options: dict[str, Any], said: str) -> None:

@@ -127,6 +127,9 @@ def test_the_cost_tracker_books_what_the_server_bills(
     assert [totals.input_tokens, totals.output_tokens] == server.usage
     assert totals.cost == cost("gpt-4o-mini", Usage(*server.usage), batch=True)
     assert totals.batched == totals.attempts == 10
+    saved = tracker.ledger.savings()
+    assert (totals.cache_hits, saved["cache"].requests) == (6, 6)
+    assert saved["cache"].dollars > 2 * saved["batch"].dollars > 0, "more answers than were paid, at the full price"
     tracker.ledger.close()
 
 

@@ -22,6 +22,7 @@ from costopt.local.openai_engine import OpenAICompatibleEngine
 from costopt.local.shared import shared_engine
 from llamaindex_costopt import QuantizedLLM
 from tests.behaviours import AnotherTask
+from tests.faults.words import wait_for
 from tests.openai_server import Behaviour, OpenAIServer
 
 # Of LlamaIndex itself: some of its modules use what pydantic or Python have since deprecated.
@@ -253,6 +254,17 @@ def test_errors(
         ask(llm)
 
 
+@pytest.mark.parametrize("way", ["chat", "complete", "achat", "acomplete"])
+def test_an_answer_that_takes_too_long_is_given_up(server: OpenAIServer, way: str) -> None:
+    server.behaviours["m"] = Behaviour(seconds=2.0)
+    engine = OpenAICompatibleEngine(base_url=server.url, model="m")
+    with pytest.raises(TimeoutError) as held:
+        WAYS[way](QuantizedLLM(engine=engine, timeout=0.05), "Hello", {})
+    wait_for(lambda: engine.stats().cancelled == 1, "it is given up, though somebody holds the error", timeout=1)
+    engine.close()
+    del held
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -260,6 +272,8 @@ def test_errors(
         ({"quantization": "nf4"}, "a matter of the server"),
         ({"temperature": -1}, "temperature=-1"),
         ({"base_url": "localhost"}, "whole address"),
+        ({"context": 8_192}, r'context= is an option of the engine: give options=\{"context": ...\}'),
+        ({"temprature": 1}, "QuantizedLLM has no option temprature: it has .*temperature"),
     ],
 )
 def test_arguments_that_cannot_be_meant(server: OpenAIServer, options: dict[str, Any], said: str) -> None:

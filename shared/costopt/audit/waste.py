@@ -1,4 +1,4 @@
-"""Tokens of a prompt that carry nothing: blanks of pretty-printed JSON, passages that are there twice.
+"""Tokens of a prompt that carry nothing: blanks in JSON, passages that are there twice.
 
 What is found here could be left out without loss. It is counted as the model counts where its tokenizer is at hand,
 for the first thousands of finds; the rest by the ratio of tokens to characters that those had.
@@ -6,19 +6,18 @@ for the first thousands of finds; the rest by the ratio of tokens to characters 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from costopt.compression.minify import minified
+from costopt.compression.protect import code_spans, json_spans
 from costopt.tokens import count_tokens
 
-__all__ = ["LEAST_CHARS", "Meter", "Waste", "duplicates", "minified"]
+__all__ = ["LEAST_CHARS", "Meter", "Waste", "duplicates", "shorter"]
 
 LEAST_CHARS = 200
 """Shorter texts and passages are not looked into: what they could save is a few tokens."""
 
-_OPENS = re.compile(r"[{\[][ \t]*\r?\n")
-_DECODER = json.JSONDecoder()
 _GAP = re.compile(r"\n\s*\n")
 _COUNTED = 2_000
 _SHINGLE = 5
@@ -30,26 +29,17 @@ _MOST_PLAIN = 2_000
 _MOST_CHARS = 2_000_000
 
 
-def minified(text: str) -> list[tuple[str, str]]:
-    r"""The pretty-printed JSON in a text, each with its short form, where that is shorter.
+def shorter(text: str) -> list[tuple[str, str]]:
+    r"""The JSON in a text that has blanks, each with its short form: what a compressor would make of it.
 
     Example:
-        >>> minified('Here it is:\n{\n    "a": 1\n}\nWell?')
+        >>> shorter('Here it is:\n{\n    "a": 1\n}\nWell?')
         [('{\n    "a": 1\n}', '{"a":1}')]
     """
-    found, end = [], 0
-    for match in _OPENS.finditer(text):
-        if match.start() < end:
-            continue
-        try:
-            value, end = _DECODER.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            continue
-        block = text[match.start() : end]
-        short = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(short) < len(block):
-            found.append((block, short))
-    return found
+    spans = list(json_spans(text))
+    code = code_spans(text) if spans else ()
+    pairs = ((text[start:end], minified(text, start, end, code)) for start, end in spans)
+    return [(block, short) for block, short in pairs if len(short) < len(block)]
 
 
 class Waste:
@@ -67,22 +57,19 @@ class Waste:
             contents: The texts of a prompt, in their order.
             model: The model that counts them.
         """
-        for text in contents:  # a generator would take longer than most prompts are worth
-            if "\n" in text:
-                break
-        else:
+        looked = [text for text in contents if "\n" in text or "{" in text or "[" in text]
+        if not looked or sum(map(len, looked)) > _MOST_CHARS:
             return 0, 0
-        broken = [text for text in contents if "\n" in text]
-        if sum(map(len, broken)) > _MOST_CHARS:
-            return 0, 0
-        blanks = sum(self._blanks(text, model) for text in broken if '":' in text or "[" in text)
-        twice = sum(self._meter.tokens("passage", text, model) for text in duplicates(contents, self._sketch))
+        blanks = sum(self._blanks(text, model) for text in looked if "{" in text or "[" in text)
+        broken = any("\n" in text for text in looked)
+        passages = duplicates(contents, self._sketch) if broken else ()
+        twice = sum(self._meter.tokens("passage", text, model) for text in passages)
         return max(0, blanks), twice
 
     def _blanks(self, text: str, model: str) -> int:
         if text in self._without:
             return 0
-        found = minified(text)
+        found = shorter(text)
         if not found and len(self._without) < _MOST_PLAIN:
             self._without.add(text)  # most often a system prompt, which comes again and again
         return sum(

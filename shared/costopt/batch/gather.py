@@ -20,12 +20,14 @@ from typing import Any, TypeVar
 
 from costopt.batch.anthropic import AnthropicBatches
 from costopt.batch.openai import OpenAIBatches
+from costopt.batch.options import BatchOptions
 from costopt.batch.protocol import BatchRequest
 from costopt.batch.result import BatchItem
 from costopt.batch.runner import BatchRunner
 from costopt.errors import ConfigError
+from costopt.paid_before import given_again
 
-__all__ = ["Gathering", "blocking", "provider_for"]
+__all__ = ["Gathering", "blocking", "in_order", "is_urgent", "provider_for", "raised"]
 
 T = TypeVar("T")
 
@@ -49,12 +51,12 @@ class Gathering:
     """The calls of some inputs, and the batches that answer them.
 
     Args:
-        make: Makes the runner that sends the requests of a client; asked once for each provider.
+        options: Of the runners that send the requests.
         salt: As in `BatchRunner.submit`.
     """
 
-    def __init__(self, make: Callable[[Any], BatchRunner], *, salt: str = "") -> None:
-        self._make = make
+    def __init__(self, options: BatchOptions, *, salt: str = "") -> None:
+        self._options = options
         self._salt = salt
         self._runners: dict[tuple[Any, ...], BatchRunner] = {}
         self._held: list[_Held] = []
@@ -69,7 +71,7 @@ class Gathering:
         """A client like an SDK's asynchronous one, whose requests wait here; the synchronous one sends the batches."""
         provider = provider_for(synchronous)
         account = provider.name, provider.address, getattr(synchronous, "api_key", None)
-        runner = self._runners.setdefault(account, self._make(provider))
+        runner = self._runners.setdefault(account, BatchRunner(provider, **self._options))
         base = str(asynchronous.base_url.path).rstrip("/")
         return asynchronous.with_options(
             http_client=_http_client(asynchronous, lambda request: self._answer(runner, base, request)), max_retries=0
@@ -216,21 +218,32 @@ def _refusal(request: Any, body: Any) -> str:
 def _reply(item: BatchItem, *, paid: bool) -> tuple[int, Mapping[str, Any]]:
     """Status and body of the response that the call would have had.
 
-    An answer that was paid and handed out before says that it used no tokens, or they would be counted twice.
+    An answer that was paid and handed out before says that it used no tokens.
     """
     if item.body is not None:
         usage = item.body.get("usage")
-        return 200, item.body if paid or not usage else {**item.body, "usage": _nothing(usage)}
+        return 200, item.body if paid or not usage else {**item.body, "usage": given_again(usage)}
     error = item.error
     assert error is not None
     told = {"error": {"message": str(error), "type": "api_error", "code": error.code}}
     return error.status if error.status >= 400 else _NOT_DONE, error.body if error.body.get("error") else told
 
 
-def _nothing(usage: Any) -> Any:
-    if isinstance(usage, Mapping):
-        return {name: _nothing(value) for name, value in usage.items()}
-    return 0 if isinstance(usage, int | float) and not isinstance(usage, bool) else usage
+def is_urgent(urgent: bool | int, inputs: Sequence[Any]) -> bool:
+    """Whether so few inputs are asked straight away; of True and 1, which are equal, only one means all."""
+    return urgent is True or len(inputs) <= urgent
+
+
+def in_order(found: Mapping[int, Any], return_exceptions: bool) -> list[Any]:
+    """What was found, by its place."""
+    return [raised(found[place], return_exceptions) for place in sorted(found)]
+
+
+def raised(value: Any, return_exceptions: bool) -> Any:
+    """The value, unless it is an exception that is to be raised."""
+    if isinstance(value, Exception) and not return_exceptions:
+        raise value
+    return value
 
 
 def blocking(make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:

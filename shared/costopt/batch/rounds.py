@@ -124,6 +124,7 @@ class Rounds:
         if cancelled and not lot.cancelled and self._journal.unwanted(lot.id, job):
             self._provider.cancel(batch)
             self._journal.cancelled_lot(lot.id)
+            lot = replace(lot, cancelled=1)
         state = self._provider.look(batch)
         if not state.ended:
             return False
@@ -179,9 +180,10 @@ class Rounds:
                 some = []
         self._record(lot, batch, some)
         self._check_whole(lot.id, batch, len(seen), state.answered)
-        left = self._journal.keys(lot.id) if state.cancelled else []
+        # What we stopped waits again, for somebody may want it by now; what was stopped at the provider's was meant.
+        left = self._journal.keys(lot.id) if state.cancelled and not lot.cancelled else []
         cancelled = [Answered(key, "cancelled", 0, "{}", "cancelled") for key in left]
-        self._journal.end(lot.id, "ended", count=True, answers=cancelled)
+        self._journal.end(lot.id, "ended", count=not lot.cancelled, answers=cancelled)
         return True
 
     def _check_whole(self, lot: str, batch: str, read: int, answered: int) -> None:

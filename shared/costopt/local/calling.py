@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from costopt.errors import ConfigError
-from costopt.local.engine import GenerationRequest
+from costopt.local.engine import Generation, GenerationRequest, Handle
 
-__all__ = ["SETTINGS", "request_for", "tool_choice_of"]
+__all__ = ["SETTINGS", "answer_in", "request_for", "tool_choice_of"]
 
 SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "stop")
 """What both a model and a single call may set."""
@@ -67,6 +67,21 @@ def request_for(
         template_options=call.get("template_options") or {},
         **chosen,
     )
+
+
+def answer_in(timeout: float | None, handle: Handle) -> Generation:
+    """The whole answer of a call.
+
+    A call that is left before has nobody who would ask again: the request is cancelled, and makes no more tokens.
+
+    Raises:
+        TimeoutError: If it is not whole in so many seconds.
+        CostOptError: What the engine failed with.
+    """
+    try:
+        return handle.result(timeout)
+    finally:
+        handle.cancel()  # nothing if the answer is whole
 
 
 def tool_choice_of(asked: str | bool | Mapping[str, Any] | None, names: Sequence[str]) -> str | None:

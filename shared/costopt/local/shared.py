@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from costopt.arguments import known_options
 from costopt.errors import ConfigError
 from costopt.local.engine import Engine
 
 if TYPE_CHECKING:
     from costopt.local.openai_engine import OpenAICompatibleEngine
 
-__all__ = ["shared_engine"]
+__all__ = ["check_fields", "shared_engine"]
 
 _OF_A_SERVER = frozenset(("api_key", "extra_body", "max_concurrency", "max_retries", "timeout"))
 
@@ -61,6 +63,25 @@ def shared_engine(model: str | Path, *, base_url: str | None = None, **options: 
         if engine is None or engine.closed:
             engine = _servers[key] = OpenAICompatibleEngine(base_url=base_url, model=str(model), **given)
         return engine
+
+
+def check_fields(model: Any, given: Iterable[str]) -> None:
+    """Refuse arguments of a framework's model that are none of its fields, and say where the engine's go.
+
+    Args:
+        model: A class of pydantic's, as `ChatQuantized`; which would raise a ValidationError.
+        given: Names of arguments.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    fields = {each for name, field in model.model_fields.items() for each in (field.alias or name, name)}
+    for name in set(given) - fields:
+        from costopt.local.transformers_engine import EngineOptions
+
+        if name in {*EngineOptions.__annotations__, *_OF_A_SERVER}:
+            raise ConfigError(f'{name}= is an option of the engine: give options={{"{name}": ...}}')
+    known_options(model.__name__, given, sorted(fields))
 
 
 def _after_fork() -> None:

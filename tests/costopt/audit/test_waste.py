@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from costopt.audit.columns import Flag
 from costopt.audit.context import context_of
-from costopt.audit.waste import Meter, Waste, duplicates, minified
+from costopt.audit.waste import Meter, Waste, duplicates, shorter
+from costopt.compression import Compressor
 from costopt.tokens import count_tokens
 from tests.costopt.audit.rows import START, log_of, record
 
@@ -20,23 +21,41 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(st.text(max_size=5), inner, min_size=1),
     max_leaves=10,
 )
-BLOCKS = st.lists(VALUES, min_size=1, max_size=3) | st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=3)
+# A list of a few numbers may be a citation.
+BLOCKS = st.lists(VALUES, min_size=4, max_size=6) | st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=3)
 
 
-@given(value=BLOCKS, indent=st.integers(1, 8))
-def test_shorter_json_says_the_same(value: Any, indent: int) -> None:
+@given(value=BLOCKS, indent=st.none() | st.integers(1, 8))
+def test_shorter_json_says_the_same(value: Any, indent: int | None) -> None:
     text = json.dumps(value, indent=indent)
-    found = minified(f"See here:\n{text}\nWell?")
+    found = shorter(f"See here:\n{text}\nWell?")
     assert [block for block, _ in found] == [text]
     assert json.loads(found[0][1]) == value
     assert len(found[0][1]) < len(text)
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": 1}', "{\n no JSON }", "[\n", "if (a) {\n  b();\n}", "{\n" * 5_000, "\\begin{a}\n{\nx}"]
+    "text", ['{"a":1}', "{\n no JSON }", "[\n", "if (a) {\n  b();\n}", "{\n" * 5_000, "\\begin{a}\n{\nx}"]
 )
-def test_what_is_no_pretty_json_stays(text: str) -> None:
-    assert minified(text) == []
+def test_what_is_no_json_with_blanks_stays(text: str) -> None:
+    assert shorter(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"name": "Ada", "born": [1815, 12, 10], "died": None}),
+        '{"a": 1,\n  "a": 2}',
+        'As told: {"rate": 1.50e3}.\n```\n{"a": 1}\n```',
+    ],
+    ids=["one line", "keys twice", "code"],
+)
+def test_blanks_in_json_are_what_a_compressor_leaves_out(text: str) -> None:
+    assert Waste().of([text], "gpt-4o")[0] > 0
+    short = text
+    for block, instead in shorter(text):
+        short = short.replace(block, instead, 1)
+    assert short == Compressor().compress(text).text
 
 
 PASSAGE = "The lighthouse was built in the year of the flood, and its keeper wrote down every ship that passed it. " * 3

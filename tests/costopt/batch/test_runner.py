@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from costopt import ConfigError, Price
+from costopt import ConfigError, Ledger, Price
 from costopt.batch import BatchRequest, BatchRunner, Limits
+from costopt.optimizer import Parts
 from costopt.pricing import Usage, cost
 from tests import batch_answers
 from tests.batch_answers import Fate
 from tests.batch_server import BatchServer
-from tests.costopt.batch.support import MODELS, Setup, provider, right
+from tests.costopt.batch.support import FAST, MODELS, Setup, provider, right
 
 
 def test_answers_come_in_the_order_asked_though_rows_are_shuffled_and_said_twice(setup: Setup) -> None:
@@ -233,6 +234,49 @@ def test_cancelling_one_job_leaves_what_another_wants(setup: Setup) -> None:
     assert not any(batch.cancel_asked for batch in setup.server.batches.values())
     setup.server.polls = 1
     right(runner.collect(other.id), setup.asks(2))
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_rows_that_are_read_as_they_come_are_in_the_ledger_once(
+    setup: Setup, tmp_path: Path, awaited: bool
+) -> None:
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        options = {"journal": str(setup.journal), "backoff": FAST}
+        runner = Parts((), ledger=ledger).batch_runner(setup.provider, options)
+        job = runner.submit([*setup.asks(3), setup.ask("question 0")])
+        if awaited:
+            assert len([item async for item in runner.acompleted(job.id)]) == 4
+        else:
+            assert len(list(runner.completed(job.id))) == 4
+        assert sorted(each.cache or "paid" for each in ledger.attempts()) == ["exact", "paid", "paid", "paid"]
+        runner.results(job.id)
+        assert ledger.totals().attempts == 4
+
+
+@pytest.mark.parametrize("wanted", [slice(8), slice(6, 10)], ids=["by the same job", "by another"])
+def test_what_is_wanted_again_while_its_batch_is_being_cancelled_is_answered(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, wanted: slice
+) -> None:
+    setup.server.polls = 10**9
+    runner, asks = setup.runner(tries=1), setup.asks(10)
+    job = runner.submit(asks[:8])
+    with monkeypatch.context() as patch:
+        patch.setattr(setup.server, "look", lambda batch: None)  # the provider takes its time
+        assert runner.cancel(job.id).sent == 8
+    setup.server.polls = 1
+    right(runner.run(asks[wanted]), asks[wanted])
+    given_up = [item.index for item in runner.collect(job.id) if item.error and item.error.code == "cancelled"]
+    assert given_up == [place for place in (4, 5) if wanted.start]
+    assert set(setup.server.billed.values()) == {1}
+
+
+def test_what_somebody_stops_at_the_provider_stays_cancelled(setup: Setup) -> None:
+    setup.server.polls = 10**9
+    runner = setup.runner()
+    job = runner.submit(setup.asks(4))
+    next(iter(setup.server.batches.values())).cancel_asked = True
+    assert [item.error and item.error.code for item in runner.collect(job.id)] == [None, None, "cancelled", "cancelled"]
+    assert len(setup.server.batches) == 1
 
 
 def test_an_empty_list_is_a_finished_job(setup: Setup) -> None:
