@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ _OF_THE_REQUEST = ("context overflow", "invalid request", "budget")
 # Parts of the names of errors where no connection came to be.
 _UNREACHED = ("ConnectError", "ConnectTimeout", "ConnectorError", "ConnectionRefused", "EndpointConnection", "gaierror")
 _LONGEST_WAIT_S = 60.0
+_DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,23 @@ def _cause(error: BaseException) -> str:
 def _unpaid(error: BaseException, cause: str) -> bool:
     if cause not in ("timeout", "connection") and not cause.startswith("error: "):
         return True
-    # SDKs wrap what their HTTP client raised.
-    kinds = (kind.__name__ for each in (error, error.__cause__) for kind in type(each).__mro__)
-    return any(part in name for name in kinds for part in _UNREACHED)
+    for each in _causes(error):
+        status = _status(each)
+        if status is not None:
+            return _BY_STATUS.get(status) != "timeout" and status != 504
+        if any(part in kind.__name__ for kind in type(each).__mro__ for part in _UNREACHED):
+            return True
+    return False
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those behind it: SDKs wrap what their HTTP client raised, and engines what their SDK did."""
+    found: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__
 
 
 def _status(error: BaseException) -> int | None:

@@ -20,9 +20,9 @@ from tests.langchain.test_router_conformance import chat
 from tests.openai_server import Behaviour, OpenAIServer
 
 
-def small(server: OpenAIServer, **options: Any) -> RouterRunnable:
+def small(server: OpenAIServer, timeout: float = 30.0, **options: Any) -> RouterRunnable:
     tiers = [
-        Tier(chat(server.url, "gpt-4o-mini", max_retries=0, timeout=1.0), max_output_tokens=100),
+        Tier(chat(server.url, "gpt-4o-mini", max_retries=0, timeout=timeout), max_output_tokens=100),
         Tier(chat(server.url, "gpt-4o", max_retries=0), max_output_tokens=100),
     ]
     return RouterRunnable(tiers=tiers, estimator=Scored(), thresholds=(0.5,), **options)
@@ -59,7 +59,7 @@ async def test_the_next_tier_answers_whatever_went_wrong(
 
 async def test_a_slow_tier_is_left_for_the_next_one(server: OpenAIServer) -> None:
     server.behaviours["gpt-4o-mini"] = Behaviour(seconds=1.5)
-    answer = await small(server).ainvoke("0.1")
+    answer = await small(server, timeout=1.0).ainvoke("0.1")
     assert (said(answer)["chosen"], said(answer)["why"]) == ("gpt-4o", "timeout")
 
 

@@ -83,6 +83,9 @@ def wrapped(cause: Exception) -> Exception:
         (ConnectionRefusedError(), True),
         (wrapped(httpx.ConnectError("refused")), True),
         (wrapped(httpx.ReadError("reset")), False),
+        (wrapped(wrapped(httpx.ConnectError("refused"))), True),
+        (wrapped(ProviderError(500)), True),
+        (wrapped(ProviderError(504)), False),
         (KeyError("x"), False),
     ],
 )
