@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import Protocol
 
 __all__ = ["ForkAware", "ForkLock", "fork_aware"]
@@ -60,18 +61,24 @@ class ForkLock:
         self._lock.release()
 
 
+def _holders() -> list[ForkAware]:
+    while True:
+        with suppress(RuntimeError):  # another thread adds one just now
+            return list(_aware)
+
+
 def _before() -> None:
-    for holder in list(_aware):
+    for holder in _holders():
         holder.before_fork()
 
 
 def _in_parent() -> None:
-    for holder in list(_aware):
+    for holder in _holders():
         holder.after_fork_in_parent()
 
 
 def _in_child() -> None:
-    for holder in list(_aware):
+    for holder in _holders():
         holder.after_fork_in_child()
 
 

@@ -102,9 +102,9 @@ def test_texts_of_any_length_are_few_sizes_of_matrices():
 
     minilm = MiniLMEmbedder(dtype="bfloat16")
     with Watched():
-        for words in range(1, 140):
+        for words in range(1, 140, 3):
             minilm.embed(["word " * words])
-        for texts in range(2, 40):
+        for texts in range(2, 40, 3):
             minilm.embed(["How do I reset my password?"] * texts)
     assert len(sizes) <= 24, sorted(sizes)
     assert min(sizes) == 16
