@@ -271,7 +271,7 @@ def run_demo(*, log: str | None, redis: str | None, as_json: bool, out: Console,
         f"Cache in {'Redis' if redis else 'a local file'}, emptied before and after.\n"
     )
     out.print(_table(outcomes, len(requests)))
-    out.print(_verdict(outcomes[0], outcomes[-1], len(requests)))
+    out.print(_verdict(outcomes[0], outcomes[-1]))
 
 
 @contextmanager
@@ -320,7 +320,7 @@ def _table(outcomes: Sequence[Outcome], requests: int) -> Table:
     return table
 
 
-def _verdict(before: Outcome, after: Outcome, requests: int) -> str:
+def _verdict(before: Outcome, after: Outcome) -> str:
     lines = ["* measured: what LangChain, the embedding and the cache take; the provider's own time is not in it"]
     if before.usd:
         saved = before.usd - after.usd

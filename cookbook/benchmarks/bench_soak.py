@@ -83,7 +83,7 @@ def run(options: Options) -> dict[str, Any]:
     plan = Plan(int(options.minutes * 60)) if options.minutes > 10 else Plan(int(options.minutes * 60), 20.0, 5.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         found = soaked(plan, Path(folder))
-    return {"bars": _bars(plan, found), "tables": _tables(plan, found), "notes": _notes(plan, found)}
+    return {"bars": _bars(plan, found), "tables": _tables(found), "notes": _notes(plan, found)}
 
 
 def soaked(plan: Plan, folder: Path) -> Soaked:
@@ -217,7 +217,7 @@ def _lost(found: Soaked) -> int:
     return sum(_recovery(found, each) is None for each in found.struck)
 
 
-def _tables(plan: Plan, found: Soaked) -> list[dict[str, Any]]:
+def _tables(found: Soaked) -> list[dict[str, Any]]:
     books = found.books
     rows = []
     for name in FAULTS:

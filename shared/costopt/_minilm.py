@@ -318,7 +318,7 @@ def _flat(values: torch.Tensor) -> torch.Tensor:
 def stepped(tokens: int) -> int:
     """The next of few numbers: in steps of 16, as many as the processor multiplies at once, and from 256 of an eighth.
 
-    oneDNN makes code for each number of tokens that it meets, and keeps it: 3 ms and 3 MB for each length of a text.
+    oneDNN makes code for each number of tokens that it meets, and keeps it: milliseconds and megabytes for each length.
 
     Example:
         >>> stepped(9), stepped(100), stepped(1_000)

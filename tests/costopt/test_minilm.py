@@ -88,7 +88,7 @@ def test_batch_equals_single_and_keeps_order(minilm):
 
 
 def test_texts_of_any_length_are_few_sizes_of_matrices():
-    """oneDNN keeps code for each size it meets: 237 lengths of texts took 650 MB."""
+    """oneDNN keeps code for each size that it meets, and a process grew with every length of a text."""
     from torch.nn.functional import linear
     from torch.overrides import TorchFunctionMode
 
